@@ -1,0 +1,256 @@
+"""The nouns every process shares: what may be asked for, and what there is.
+
+Frozen values, no I/O, no defaults that hide a size. All sizes are bytes as int.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from fractions import Fraction
+from typing import NewType
+
+VolumeId = NewType("VolumeId", str)
+"""Names one volume everywhere: LogicalVolume object, CSI volume handle, LV name. See `ullage.names` for its rules."""
+PoolName = NewType("PoolName", str)
+"""Unique on a node: `vg0` (a volume group), `vg0/pool0` (a thin pool in it), a directory's path (files)."""
+StoreName = NewType("StoreName", str)
+"""What is locked and reported as one: a volume group, or a directory of files. A store has one or more pools."""
+DeviceClassName = NewType("DeviceClassName", str)
+
+
+class DeviceType(StrEnum):
+    """Where a class's volumes live."""
+
+    THICK = "thick"
+    THIN = "thin"
+    DISK = "disk"
+    FILE = "file"
+
+
+class LayoutKind(StrEnum):
+    """How LVM lays a volume over physical volumes; the names are lvmraid(7)'s."""
+
+    LINEAR = "linear"
+    STRIPED = "striped"
+    RAID1 = "raid1"
+    RAID5 = "raid5"
+    RAID6 = "raid6"
+    RAID10 = "raid10"
+
+
+class Wipe(StrEnum):
+    """What is done so that a new volume does not show its extents' earlier content.
+
+    NONE: nothing. SIGNATURES: whatever a probe recognises (file systems, RAID, LVM, LUKS, partition tables, BlueStore
+    labels) goes at create and at delete; other old bytes stay readable. DISCARD: the device gets its blocks back at
+    delete, and the volume reads as zeroes from its first moment. ZERO: written over at create and at delete.
+    """
+
+    NONE = "none"
+    SIGNATURES = "signatures"
+    DISCARD = "discard"
+    ZERO = "zero"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """A volume's shape. `stripes` counts data stripes (parity excluded), `mirrors` the copies beyond the first."""
+
+    kind: LayoutKind = LayoutKind.LINEAR
+    stripes: int = 1
+    mirrors: int = 0
+    stripe_size_bytes: int = 64 << 10
+    integrity: bool = False
+
+    @property
+    def parity(self) -> int:
+        """Images that hold no data of their own."""
+        return {LayoutKind.RAID5: 1, LayoutKind.RAID6: 2}.get(self.kind, 0)
+
+    @property
+    def images(self) -> int:
+        """Physical volumes one volume takes, each a different one (a linear volume may span more)."""
+        return self.stripes * (self.mirrors + 1) + self.parity
+
+    @property
+    def is_raid(self) -> bool:
+        """Whether dm-raid keeps metadata beside every image."""
+        return self.kind not in (LayoutKind.LINEAR, LayoutKind.STRIPED)
+
+    @property
+    def is_spread(self) -> bool:
+        """Whether the images must lie on different physical volumes."""
+        return self.kind is not LayoutKind.LINEAR
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThinPoolPolicy:
+    """A thin class's pool. The guards are percent of the pool really written, past which it takes no new volume."""
+
+    name: str
+    overprovision_ratio: Fraction
+    create_size_bytes: int = 0
+    """Make the pool with this size when the first volume needs it; 0: it must be there."""
+    data_guard_percent: int = 90
+    metadata_guard_percent: int = 80
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceClass:
+    """Policy: what a StorageClass asks for by name. The fields are the architecture's; `ullage.config` reads them."""
+
+    name: DeviceClassName
+    type: DeviceType
+    volume_groups: tuple[str, ...] = ()
+    """Names or globs; all that match are one class."""
+    thin_pool: ThinPoolPolicy | None = None
+    directory: str = ""
+    is_sparse: bool = False
+    reserve_bytes: int = 0
+    """Never given out, in each of the class's pools. Where classes share a pool, the largest of their reserves holds."""
+    layout: Layout = field(default_factory=Layout)
+    wipe: Wipe = Wipe.DISCARD
+    mkfs_options: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    node_selector: tuple[tuple[str, str], ...] = ()
+    is_default: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owner:
+    """Whom a volume is for. Written on the device itself, so that disks alone can rebuild the books."""
+
+    pv_name: str = ""
+    claim_namespace: str = ""
+    claim_name: str = ""
+    claim_uid: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """Why a pool or a volume is not as it should be: a CamelCase reason and a sentence."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhysicalVolume:
+    """One PV's room, as LVM counts it: whole extents, nothing subtracted."""
+
+    name: str
+    free_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThinUsage:
+    """A thin pool's two limits: what is promised, and what is written."""
+
+    virtual_bytes: int
+    data_percent: float
+    metadata_percent: float
+    overprovision_ratio: Fraction
+    data_guard_percent: int
+    metadata_guard_percent: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disk:
+    """A whole disk of a disk pool. A volume takes all of it or nothing."""
+
+    name: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pool:
+    """One place that space is taken from. Capacity is a list of these and never their sum.
+
+    `free_bytes` is after `reserve_bytes` and never negative. `physical_volumes` carries what spread layouts are computed
+    from. A pool with a `problem` takes nothing new; its numbers are the last that were true.
+    """
+
+    name: PoolName
+    store: StoreName
+    type: DeviceType
+    classes: tuple[DeviceClassName, ...]
+    total_bytes: int
+    free_bytes: int
+    reserve_bytes: int = 0
+    extent_bytes: int
+    physical_volumes: tuple[PhysicalVolume, ...] = ()
+    thin: ThinUsage | None = None
+    disks: tuple[Disk, ...] = ()
+    exists: bool = True
+    """False for a thin pool that its class makes on demand; the numbers are those it would have."""
+    problem: Problem | None = None
+
+
+class VolumeState(StrEnum):
+    """Where a volume is in its life; anything but READY is a mark on the device and survives a crash."""
+
+    CREATING = "creating"
+    READY = "ready"
+    GROWING = "growing"
+    DELETING = "deleting"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Volume:
+    """One volume as its backend sees it. `size_bytes` is what may be used: a growing volume still has its old size."""
+
+    id: VolumeId
+    pool: PoolName
+    store: StoreName
+    device_class: DeviceClassName
+    size_bytes: int
+    device_size_bytes: int
+    state: VolumeState
+    wipe: Wipe
+    """The policy it was made with (or was changed to); kept on the device, so it outlives its class."""
+    owner: Owner = Owner()
+    device_path: str
+    device_major: int = -1
+    device_minor: int = -1
+    is_active: bool = True
+    is_open: bool = False
+    physical_volumes: tuple[str, ...] = ()
+    problem: Problem | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Orphan:
+    """Something with our mark and half of its record. Reported, never deleted."""
+
+    name: str
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateVolume:
+    """Ask for a volume of at least `size_bytes` and, unless 0, at most `limit_bytes`; `pool` pins it to one pool."""
+
+    volume_id: VolumeId
+    device_class: DeviceClassName
+    size_bytes: int
+    limit_bytes: int = 0
+    pool: PoolName | None = None
+    owner: Owner = Owner()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpandVolume:
+    """Ask that a volume be at least `size_bytes`. Never shrinks."""
+
+    volume_id: VolumeId
+    size_bytes: int
+    limit_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteVolume:
+    """Ask that a volume be gone. `pool`, when given, must be where it is."""
+
+    volume_id: VolumeId
+    pool: PoolName | None = None

@@ -1,0 +1,129 @@
+"""The one door to other programs.
+
+Argument lists, never a shell; a fixed PATH; LC_ALL=C; nothing on standard input but what we send; no inherited
+descriptors. `look` kills a program that outlives its limit. `change` never kills: a changing LVM command that is
+killed can leave a device suspended and a udev cookie behind, so its caller waits for as long as it takes (and whoever
+waits for the caller may give up instead, see `node_agent.operations`). Every program runs in a session of its own, so
+that a signal to our process group does not reach it.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import subprocess
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from ullage.errors import CommandFailedError, CommandMissingError, CommandTimedOutError
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+ENVIRONMENT = {"PATH": PATH, "LC_ALL": "C", "LVM_SUPPRESS_FD_WARNINGS": "1"}
+KEPT_RUNS = 32
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """A program that has ended with exit code 0 (or another that the caller said it reads)."""
+
+    argv: tuple[str, ...]
+    exit_code: int
+    stdout: str
+    stderr: str
+    seconds: float
+
+
+class Runner(Protocol):
+    """Runs programs; injected, so that a test can make any of them fail, hang, or be the last thing a process does."""
+
+    def look(self, argv: Sequence[str], *, timeout_seconds: float, stdin: str = "", accepted: Sequence[int] = (0,)) -> Finished:
+        """Run a program that changes nothing; raises CommandTimedOutError (it was killed), CommandFailedError."""
+
+    def change(self, argv: Sequence[str], *, stdin: str = "", accepted: Sequence[int] = (0,)) -> Finished:
+        """Run a program that changes something, to its end, however long; raises CommandFailedError."""
+
+
+class Subprocesses:
+    """The real Runner. `on_end` is told of each run (for metrics); the last runs are kept for `flight_record`."""
+
+    def __init__(self, on_end: Callable[[Finished], None] = lambda _: None) -> None:
+        """No state but the last runs."""
+        self._on_end = on_end
+        self._kept: deque[Finished] = deque(maxlen=KEPT_RUNS)
+        self._lock = threading.Lock()
+
+    def look(self, argv: Sequence[str], *, timeout_seconds: float, stdin: str = "", accepted: Sequence[int] = (0,)) -> Finished:
+        """See Runner."""
+        return self._run(argv, timeout_seconds, stdin, accepted)
+
+    def change(self, argv: Sequence[str], *, stdin: str = "", accepted: Sequence[int] = (0,)) -> Finished:
+        """See Runner."""
+        return self._run(argv, None, stdin, accepted)
+
+    def flight_record(self) -> tuple[Finished, ...]:
+        """The last runs, oldest first."""
+        with self._lock:
+            return tuple(self._kept)
+
+    def _run(self, argv: Sequence[str], timeout_seconds: float | None, stdin: str, accepted: Sequence[int]) -> Finished:
+        started = time.monotonic()
+        try:
+            process = subprocess.Popen(  # noqa: S603 - argument lists only; that is what this module is for
+                [find(argv[0]), *argv[1:]],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=ENVIRONMENT,
+                encoding="utf-8",
+                errors="replace",
+                start_new_session=True,
+            )
+        except OSError as failure:
+            raise CommandFailedError(argv=argv, exit_code=127, stderr=str(failure)) from failure
+        with process:
+            try:
+                stdout, stderr = process.communicate(stdin, timeout=timeout_seconds)
+            except subprocess.TimeoutExpired as failure:
+                process.kill()
+                raise CommandTimedOutError(
+                    f"{' '.join(argv)} gave no answer in {timeout_seconds:g} s and was ended; it only looks, nothing changed",
+                    argv=argv,
+                ) from failure
+        finished = Finished(
+            argv=tuple(argv),
+            exit_code=process.returncode,
+            stdout=stdout,
+            stderr=stderr,
+            seconds=time.monotonic() - started,
+        )
+        with self._lock:
+            self._kept.append(finished)
+        log.debug("command ended", extra={"argv": finished.argv, "exit_code": finished.exit_code, "seconds": round(finished.seconds, 3)})
+        self._on_end(finished)
+        if finished.exit_code not in accepted:
+            raise CommandFailedError(argv=argv, exit_code=finished.exit_code, stderr=stderr)
+        return finished
+
+
+def find(program: str) -> str:
+    """The program's full path; raises CommandMissingError naming the Debian package to install."""
+    path = shutil.which(program, path=PATH)
+    if path is None:
+        package = PACKAGES.get(program)
+        hint = f"; install Debian's {package} or your distribution's like" if package else ""
+        raise CommandMissingError(f"{program} is not in {PATH}{hint}", argv=(program,))
+    return path
+
+
+PACKAGES = {
+    "lvm": "lvm2",
+    "losetup": "mount",
+    "nsenter": "util-linux",
+    "thin_check": "thin-provisioning-tools",
+}
