@@ -1,4 +1,4 @@
-"""Build hook: compiles proto/ into ullage/pb/ so that a wheel, a source install and an editable install all carry stubs.
+"""Build hook: compiles proto/ into ullage/pb/, so that wheels, source installs and editable installs carry stubs.
 
 The stubs are never committed. Virtual proto paths place every package below `ullage.pb`
 (`proto/ullage/agent/v1` → `ullage.pb.agent.v1`, `proto/csi/v1` → `ullage.pb.csi.v1`), so that the imports protoc writes
@@ -52,5 +52,6 @@ class ProtoBuildHook(BuildHookInterface[Any]):
     PLUGIN_NAME = "custom"
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002 - the hook's signature
+        """Called by hatchling before each build, also of an editable install."""
         compile_protos(Path(self.root))
         build_data["artifacts"].append("ullage/pb/**")

@@ -37,7 +37,7 @@ KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
 
 
 def human_bytes(size_bytes: int) -> str:
-    """Bytes for a sentence: `3.2 GiB`, exact when the number is round, and never rounded up to a size that is not there."""
+    """Bytes for a sentence: `3.2 GiB`; never rounded up to a size that is not there."""
     for unit, name in ((TIB, "TiB"), (GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")):
         if abs(size_bytes) >= unit:
             tenths = abs(size_bytes) * 10 // unit
@@ -52,7 +52,7 @@ class UllageError(Exception):
     reason: ClassVar[str] = "Internal"
 
     def __init__(self, sentence: str, **facts: str | int) -> None:
-        """`sentence` is for a person; `facts` are the numbers and names in it, for logs and machine-readable details."""
+        """`sentence` is for a person; `facts` are the numbers and names in it, for logs and details."""
         super().__init__(sentence)
         self.facts = facts
 
@@ -154,7 +154,7 @@ class TooManyOperationsError(UnavailableError):
 
 
 class UnsupportedError(UllageError):
-    """This backend cannot do that."""
+    """Not something that this backend can do."""
 
     reason = "Unsupported"
 

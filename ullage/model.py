@@ -108,7 +108,7 @@ class DeviceClass:
     directory: str = ""
     is_sparse: bool = False
     reserve_bytes: int = 0
-    """Never given out, in each of the class's pools. Where classes share a pool, the largest of their reserves holds."""
+    """Never given out, in each of the class's pools. Where classes share a pool, the largest reserve holds."""
     layout: Layout = field(default_factory=Layout)
     wipe: Wipe = Wipe.DISCARD
     mkfs_options: tuple[tuple[str, tuple[str, ...]], ...] = ()
@@ -166,8 +166,7 @@ class Disk:
 class Pool:
     """One place that space is taken from. Capacity is a list of these and never their sum.
 
-    `free_bytes` is after `reserve_bytes` and never negative. `physical_volumes` carries what spread layouts are computed
-    from. A pool with a `problem` takes nothing new; its numbers are the last that were true.
+    `free_bytes` is after `reserve_bytes` and never negative. `physical_volumes` is what spread layouts are computed from. A pool with a `problem` takes nothing new; its numbers are the last that were true.
     """
 
     name: PoolName

@@ -42,7 +42,9 @@ class Finished:
 class Runner(Protocol):
     """Runs programs; injected, so that a test can make any of them fail, hang, or be the last thing a process does."""
 
-    def look(self, argv: Sequence[str], *, timeout_seconds: float, stdin: str = "", accepted: Sequence[int] = (0,)) -> Finished:
+    def look(
+        self, argv: Sequence[str], *, timeout_seconds: float, stdin: str = "", accepted: Sequence[int] = (0,)
+    ) -> Finished:
         """Run a program that changes nothing; raises CommandTimedOutError (it was killed), CommandFailedError."""
 
     def change(self, argv: Sequence[str], *, stdin: str = "", accepted: Sequence[int] = (0,)) -> Finished:
@@ -58,7 +60,9 @@ class Subprocesses:
         self._kept: deque[Finished] = deque(maxlen=KEPT_RUNS)
         self._lock = threading.Lock()
 
-    def look(self, argv: Sequence[str], *, timeout_seconds: float, stdin: str = "", accepted: Sequence[int] = (0,)) -> Finished:
+    def look(
+        self, argv: Sequence[str], *, timeout_seconds: float, stdin: str = "", accepted: Sequence[int] = (0,)
+    ) -> Finished:
         """See Runner."""
         return self._run(argv, timeout_seconds, stdin, accepted)
 
@@ -92,7 +96,7 @@ class Subprocesses:
             except subprocess.TimeoutExpired as failure:
                 process.kill()
                 raise CommandTimedOutError(
-                    f"{' '.join(argv)} gave no answer in {timeout_seconds:g} s and was ended; it only looks, nothing changed",
+                    f"{' '.join(argv)} gave no answer in {timeout_seconds:g} s and was ended",
                     argv=argv,
                 ) from failure
         finished = Finished(
@@ -104,7 +108,10 @@ class Subprocesses:
         )
         with self._lock:
             self._kept.append(finished)
-        log.debug("command ended", extra={"argv": finished.argv, "exit_code": finished.exit_code, "seconds": round(finished.seconds, 3)})
+        log.debug(
+            "command ended",
+            extra={"argv": finished.argv, "exit_code": finished.exit_code, "seconds": round(finished.seconds, 3)},
+        )
         self._on_end(finished)
         if finished.exit_code not in accepted:
             raise CommandFailedError(argv=argv, exit_code=finished.exit_code, stderr=stderr)

@@ -22,7 +22,7 @@ from ullage.model import DeviceClass, Orphan, Owner, Pool, PoolName, Problem, St
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreReport:
-    """All there is in one store at one moment. With a `problem`, `pools` and `volumes` say nothing about what exists."""
+    """All there is in one store at one moment. With a `problem` it says nothing about what exists."""
 
     name: StoreName
     pools: tuple[Pool, ...] = ()
@@ -66,8 +66,10 @@ class Backend(Protocol):
         Raises InsufficientCapacityError when there is no room after all.
         """
 
-    def expand(self, volume: Volume, size_bytes: int, physical_volumes: tuple[str, ...], *, needs_wipe: bool) -> StoreReport:
-        """Make the volume `size_bytes` (already rounded); GROWING with its old size kept if the new part needs a wipe."""
+    def expand(
+        self, volume: Volume, size_bytes: int, physical_volumes: tuple[str, ...], *, needs_wipe: bool
+    ) -> StoreReport:
+        """Make the volume `size_bytes` (already rounded); GROWING, its old size kept, if the new part needs a wipe."""
 
     def settle(self, volume: Volume) -> StoreReport:
         """Drop the CREATING or GROWING mark: every byte is fit to be seen."""

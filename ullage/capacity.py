@@ -1,0 +1,227 @@
+"""How much a volume costs, how much room a pool has, and whether one fits the other: pure arithmetic.
+
+Controller, extender and agent all ask here, so that what one promises the other can keep. Two rules give exactness:
+
+- A spread layout (striped, RAID) lies on exactly as many physical volumes as it has images, the ones with most room,
+  and the agent names them to LVM. What those can hold does not depend on how LVM's allocator would have chosen, nor on
+  how fragmented they are.
+- A linear volume takes the one physical volume with most room, and goes on to the next only when it must.
+
+Costs that LVM adds by itself (RAID metadata, integrity metadata) follow lvm2 2.03's own formulas; the LVM contract
+suite holds them against real volume groups, one extent less and one more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+from ullage.errors import MIB, human_bytes
+from ullage.model import DeviceType, Disk, Layout, PhysicalVolume, Pool, PoolName
+
+RAID_SUPERBLOCK_BYTES = 2 * 4096
+"""dm-raid's own superblock and the write-intent bitmap's, at the start of every metadata image."""
+RAID_REGION_BYTES = 2 * MIB
+"""LVM's default `raid_region_size`: one bitmap bit covers this much."""
+INTEGRITY_STEP_BYTES = 500 * MIB
+INTEGRITY_STEP_COST_BYTES = 4 * MIB
+INTEGRITY_BASE_BYTES = 4 * MIB
+"""dm-integrity's metadata beside an image: 4 MiB, and 4 MiB for every begun 500 MiB of data."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allocation:
+    """Where a volume goes: `taken` says how many bytes leave which physical volume (empty for thin and files)."""
+
+    pool: PoolName
+    size_bytes: int
+    taken: tuple[PhysicalVolume, ...] = ()
+    disk: str = ""
+
+    @property
+    def physical_volumes(self) -> tuple[str, ...]:
+        """Names only, in the order LVM is to be told."""
+        return tuple(share.name for share in self.taken)
+
+
+def rounded_bytes(layout: Layout, extent_bytes: int, size_bytes: int, minimum_bytes: int = 0) -> int:
+    """The size a volume will really have: whole extents in each data stripe, and what the file system needs."""
+    step = extent_bytes * layout.stripes
+    return -(-max(size_bytes, minimum_bytes, 1) // step) * step
+
+
+def image_extents(layout: Layout, extent_bytes: int, data_extents: int) -> int:
+    """Extents that one image of `data_extents` takes from its physical volume, with all that LVM puts beside it."""
+    extents = data_extents
+    data_bytes = data_extents * extent_bytes
+    if layout.is_raid:
+        bitmap_bytes = -(-(data_bytes // RAID_REGION_BYTES) // 8)
+        extents += -(-(RAID_SUPERBLOCK_BYTES + bitmap_bytes) // extent_bytes)
+    if layout.integrity:
+        steps = data_bytes // INTEGRITY_STEP_BYTES + 1
+        extents += -(-(INTEGRITY_BASE_BYTES + steps * INTEGRITY_STEP_COST_BYTES) // extent_bytes)
+    return extents
+
+
+def cost_bytes(layout: Layout, extent_bytes: int, size_bytes: int) -> int:
+    """Bytes that leave the volume group for a volume of `size_bytes` (rounded up first)."""
+    size_bytes = rounded_bytes(layout, extent_bytes, size_bytes)
+    return (
+        layout.images
+        * image_extents(layout, extent_bytes, size_bytes // (extent_bytes * layout.stripes))
+        * extent_bytes
+    )
+
+
+def thin_free_bytes(pool: Pool) -> int:
+    """What a thin pool may still promise: nothing past either guard, else ratio × usable size − promised."""
+    thin = pool.thin
+    if thin is None:
+        return 0
+    if thin.data_percent >= thin.data_guard_percent or thin.metadata_percent >= thin.metadata_guard_percent:
+        return 0
+    promised = int(Fraction(max(0, pool.total_bytes - pool.reserve_bytes)) * thin.overprovision_ratio)
+    return _whole(max(0, promised - thin.virtual_bytes), pool.extent_bytes)
+
+
+def largest_volume_bytes(pool: Pool, layout: Layout) -> int:
+    """The largest volume of this layout that the pool takes now; 0 when it takes none."""
+    if pool.problem is not None:
+        return 0
+    if pool.type is DeviceType.DISK:
+        return max((disk.size_bytes for disk in pool.disks), default=0)
+    if pool.type is not DeviceType.THICK or not layout.is_spread:
+        return _whole(pool.free_bytes, pool.extent_bytes)
+    frees = sorted((volume.free_bytes for volume in pool.physical_volumes), reverse=True)
+    if len(frees) < layout.images:
+        return 0
+    return _largest_on(layout, pool.extent_bytes, (frees[layout.images - 1], pool.free_bytes // layout.images))
+
+
+def allocate(pool: Pool, layout: Layout, size_bytes: int) -> Allocation | None:
+    """Where a volume of at least `size_bytes` goes in this pool, or None: it does not fit."""
+    if size_bytes > largest_volume_bytes(pool, layout):
+        return None
+    if pool.type is DeviceType.DISK:
+        disk = _smallest_disk(pool.disks, size_bytes)
+        return Allocation(pool=pool.name, size_bytes=disk.size_bytes, disk=disk.name)
+    size = rounded_bytes(layout, pool.extent_bytes, size_bytes)
+    if pool.type is not DeviceType.THICK:
+        return Allocation(pool=pool.name, size_bytes=size)
+    most_room_first = sorted(pool.physical_volumes, key=lambda volume: (-volume.free_bytes, volume.name))
+    if layout.is_spread:
+        share = cost_bytes(layout, pool.extent_bytes, size) // layout.images
+        chosen = sorted(volume.name for volume in most_room_first[: layout.images])
+        return Allocation(
+            pool=pool.name,
+            size_bytes=size,
+            taken=tuple(PhysicalVolume(name=name, free_bytes=share) for name in chosen),
+        )
+    return Allocation(pool=pool.name, size_bytes=size, taken=tuple(_filled(most_room_first, size)))
+
+
+def allocate_growth(
+    pool: Pool, layout: Layout, physical_volumes: Sequence[str], from_bytes: int, to_bytes: int
+) -> Allocation | None:
+    """Where a volume grows from `from_bytes` to at least `to_bytes`, or None.
+
+    A spread volume grows only on the physical volumes it lies on: on others, two of its images could come to share one,
+    and one lost disk would take both.
+    """
+    if pool.problem is not None:
+        return None
+    extent = pool.extent_bytes
+    size = rounded_bytes(layout, extent, to_bytes)
+    if pool.type is not DeviceType.THICK or not layout.is_spread:
+        linear = allocate(pool, Layout(), size - from_bytes)
+        return None if linear is None else replace(linear, size_bytes=size)
+    share = (cost_bytes(layout, extent, size) - cost_bytes(layout, extent, from_bytes)) // layout.images
+    room = {volume.name: volume.free_bytes for volume in pool.physical_volumes}
+    if share * layout.images > pool.free_bytes or any(share > room.get(name, 0) for name in physical_volumes):
+        return None
+    taken = tuple(PhysicalVolume(name=name, free_bytes=share) for name in sorted(physical_volumes))
+    return Allocation(pool=pool.name, size_bytes=size, taken=taken)
+
+
+def largest_growth_bytes(pool: Pool, layout: Layout, physical_volumes: Sequence[str], from_bytes: int) -> int:
+    """The size a volume of `from_bytes` could grow to at most, by the rule of `allocate_growth`."""
+    if pool.type is not DeviceType.THICK or not layout.is_spread:
+        return from_bytes + largest_volume_bytes(pool, Layout())
+    extent = pool.extent_bytes
+    share = cost_bytes(layout, extent, from_bytes) // layout.images
+    room = {volume.name: volume.free_bytes for volume in pool.physical_volumes}
+    rooms = [share + min((room.get(name, 0) for name in physical_volumes), default=0)]
+    return max(from_bytes, _largest_on(layout, extent, (*rooms, share + pool.free_bytes // layout.images)))
+
+
+def without(pool: Pool, allocation: Allocation) -> Pool:
+    """The pool after that allocation has been taken from it."""
+    taken = {share.name: share.free_bytes for share in allocation.taken}
+    cost = sum(taken.values()) if taken else allocation.size_bytes
+    return replace(
+        pool,
+        free_bytes=max(0, pool.free_bytes - cost),
+        physical_volumes=tuple(
+            replace(volume, free_bytes=volume.free_bytes - taken.get(volume.name, 0))
+            for volume in pool.physical_volumes
+        ),
+        thin=replace(pool.thin, virtual_bytes=pool.thin.virtual_bytes + allocation.size_bytes) if pool.thin else None,
+        disks=tuple(disk for disk in pool.disks if disk.name != allocation.disk),
+    )
+
+
+def shortage(pool: Pool, layout: Layout, wanted_bytes: int) -> str:  # noqa: PLR0911 - a table of sentences
+    """Why a volume does not fit this pool, with the numbers, for a person."""
+    if pool.problem is not None:
+        return f"{pool.name} is unavailable: {pool.problem.message}"
+    wanted = human_bytes(wanted_bytes)
+    if pool.type is DeviceType.DISK:
+        largest = human_bytes(largest_volume_bytes(pool, layout))
+        return f"{pool.name} has {len(pool.disks)} free disks, the largest {largest}, {wanted} wanted"
+    if pool.thin is not None and pool.thin.data_percent >= pool.thin.data_guard_percent:
+        return f"{pool.name} is {pool.thin.data_percent:.1f} % full, its guard is {pool.thin.data_guard_percent} %"
+    if pool.thin is not None and pool.thin.metadata_percent >= pool.thin.metadata_guard_percent:
+        return (
+            f"{pool.name}'s metadata is {pool.thin.metadata_percent:.1f} % full, "
+            f"its guard is {pool.thin.metadata_guard_percent} %"
+        )
+    free = f"{pool.name} has {human_bytes(pool.free_bytes)} free after reserve"
+    if layout.is_spread and pool.type is DeviceType.THICK:
+        if len(pool.physical_volumes) < layout.images:
+            return (
+                f"{pool.name} has {len(pool.physical_volumes)} physical volumes, "
+                f"{layout.kind} with {layout.stripes} stripes and {layout.mirrors} mirrors needs {layout.images}"
+            )
+        largest = human_bytes(largest_volume_bytes(pool, layout))
+        return f"{free}, on {len(pool.physical_volumes)} physical volumes: {largest} as {layout.kind}, {wanted} wanted"
+    return f"{free}, {wanted} wanted"
+
+
+def _whole(size_bytes: int, extent_bytes: int) -> int:
+    return size_bytes // extent_bytes * extent_bytes
+
+
+def _largest_on(layout: Layout, extent_bytes: int, rooms_bytes: Iterable[int]) -> int:
+    """The largest volume each image of which, with its metadata, fits the smallest of the rooms."""
+    room = min(rooms_bytes) // extent_bytes
+    fits, too_many = 0, room + 1
+    while too_many - fits > 1:
+        middle = (fits + too_many) // 2
+        if image_extents(layout, extent_bytes, middle) <= room:
+            fits = middle
+        else:
+            too_many = middle
+    return fits * extent_bytes * layout.stripes
+
+
+def _smallest_disk(disks: Iterable[Disk], size_bytes: int) -> Disk:
+    return min((disk for disk in disks if disk.size_bytes >= size_bytes), key=lambda disk: (disk.size_bytes, disk.name))
+
+
+def _filled(most_room_first: Iterable[PhysicalVolume], size_bytes: int) -> Iterable[PhysicalVolume]:
+    for volume in most_room_first:
+        taken = min(size_bytes, volume.free_bytes)
+        if taken > 0:
+            yield replace(volume, free_bytes=taken)
+            size_bytes -= taken
