@@ -136,10 +136,18 @@ class Problem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhysicalVolume:
-    """One PV's room, as LVM counts it: whole extents, nothing subtracted."""
+    """One physical volume's room, as LVM counts it: whole extents, nothing subtracted."""
 
     name: str
     free_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """What a volume takes from one physical volume."""
+
+    physical_volume: str
+    size_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,7 +222,9 @@ class Volume:
     device_minor: int = -1
     is_active: bool = True
     is_open: bool = False
-    physical_volumes: tuple[str, ...] = ()
+    layout: Layout = field(default_factory=Layout)
+    taken: tuple[Share, ...] = ()
+    """What it takes from which physical volume, metadata included; empty for thin volumes and files."""
     problem: Problem | None = None
 
 
