@@ -13,6 +13,7 @@ printed); 126: the rig lacks something (the message says what to install).
 """
 
 import argparse
+import os
 import re
 import signal
 import sys
@@ -100,8 +101,12 @@ def main() -> int:
     except KernelError as failure:
         sys.stderr.write(f"vm: {failure}\n")
         return RIG_LACKS_SOMETHING
-    if result.exit_code == machine.TIMED_OUT:
-        sys.stderr.write(f"vm: ended by the time limit of {options.timeout:.0f} s, or by a 124 of the command's own\n")
+    except BrokenPipeError:
+        # Whoever read our output has gone (| head): end as any program does then, without a second try at the flush.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    if result.is_timed_out:
+        sys.stderr.write(f"vm: the command was ended by its time limit of {options.timeout:.0f} s\n")
     sys.stderr.write(f"vm: exit {result.exit_code}, ready in {result.seconds_to_ready:.1f} s, {result.seconds:.1f} s\n")
     return result.exit_code
 

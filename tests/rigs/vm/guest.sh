@@ -28,7 +28,6 @@ udevadm settle --timeout=60
 if [ "$rig_interactive" = yes ]; then
     echo ready > /dev/vport0p1
     stty -F /dev/hvc0 rows "$rig_rows" cols "$rig_columns"
-    rig_job() { rig_command; }
     ./busybox setsid -c sh -c '. /run/rig/job.sh; rig_command' <> /dev/hvc0 >&0 2>&1
     echo "exit $?" > /dev/vport0p1
 else

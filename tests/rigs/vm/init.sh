@@ -24,7 +24,7 @@ done
 
 mount -t tmpfs -o mode=755 overlay /layer
 mkdir /layer/upper /layer/work
-nine=trans=virtio,version=9p2000.L,msize=524288
+nine=trans=virtio,version=9p2000.L,msize=512000
 mount -t 9p -o "ro,cache=loose,$nine" root /host
 mount -t overlay -o lowerdir=/host,upperdir=/layer/upper,workdir=/layer/work root /root
 
@@ -38,6 +38,9 @@ mount --bind "/host$rig_modules" /root/usr/lib/modules
 
 mount --move /dev /root/dev
 mkdir -p /root/dev/pts /root/dev/shm
+# Opening these loads their modules; systemd would have made the nodes.
+mknod -m 660 /root/dev/btrfs-control c 10 234
+mknod -m 666 /root/dev/fuse c 10 229
 mount -t devpts -o mode=620,gid=5,ptmxmode=666 devpts /root/dev/pts
 mount -t tmpfs -o mode=1777 shm /root/dev/shm
 mount -t tmpfs -o mode=755 run /root/run

@@ -146,6 +146,7 @@ def _with_initramfs(unpacked: Path) -> Kernel:
         beside = target.with_suffix(".new")
         beside.write_bytes(archive(files, links))
         beside.rename(target)
+    os.utime(target)  # in use: kept when another checkout clears old ones
     return Kernel(release=release, image=unpacked / "vmlinux", initramfs=target, modules=modules)
 
 
@@ -195,7 +196,9 @@ def _padded(block: bytes) -> bytes:
 
 def _run(*argv: str, cwd: Path | None = None) -> str:
     try:
-        return subprocess.run(argv, cwd=cwd, check=True, stdin=subprocess.DEVNULL, capture_output=True, text=True).stdout
+        return subprocess.run(
+            argv, cwd=cwd, check=True, stdin=subprocess.DEVNULL, capture_output=True, text=True
+        ).stdout
     except FileNotFoundError as missing:
         raise KernelError(f"{argv[0]} is missing: run tests/rigs/install.py") from missing
     except subprocess.CalledProcessError as failure:

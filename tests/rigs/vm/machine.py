@@ -48,7 +48,7 @@ class GuestError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """What the guest has. Disks are /dev/vda, /dev/vdb…: blank, sparse, serial numbers ullage-0, ullage-1…
+    """What the guest has. Disks are /dev/vda, /dev/vdb…: blank, sparse, serial ullage-0, ullage-1 and so on.
 
     collect: host directory the guest sees as /results; the only thing on the host it can write.
     network: give it eth0 on QEMU's user network; the host's loopback is 10.0.2.2 there.
@@ -65,9 +65,10 @@ class Machine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """How it ended. exit_code is the command's own, or TIMED_OUT."""
+    """How it ended. exit_code is the command's own, or TIMED_OUT when its time was over."""
 
     exit_code: int
+    is_timed_out: bool
     seconds_to_ready: float
     seconds: float
 
@@ -80,6 +81,7 @@ class _Progress:
     heard: bytes = b""
     ready_at: float | None = None
     exit_code: int | None = None
+    is_timed_out: bool = False
 
     def hear(self, chunk: bytes) -> None:
         self.heard += chunk
@@ -155,6 +157,7 @@ def _result(progress: _Progress, console: Path) -> Result:
         raise GuestError("The guest died while the command ran.", _tail(console))
     return Result(
         exit_code=progress.exit_code,
+        is_timed_out=progress.is_timed_out,
         seconds_to_ready=progress.ready_at - progress.started_at,
         seconds=ended_at - progress.started_at,
     )
@@ -182,6 +185,7 @@ def _follow(
             if left <= 0 and progress.exit_code is None:
                 if progress.ready_at is not None:
                     progress.exit_code = TIMED_OUT
+                    progress.is_timed_out = True
                 qemu.kill()
             waiting = None if left == float("inf") or left <= 0 else left
             for key, _ in selector.select(waiting):
@@ -218,9 +222,7 @@ def _terminal_kept() -> Iterator[None]:
         termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
 
 
-def _job(
-    machine: Machine, command: Sequence[str], env: Mapping[str, str], tree: Path, booted: kernel.Kernel
-) -> str:
+def _job(machine: Machine, command: Sequence[str], env: Mapping[str, str], tree: Path, booted: kernel.Kernel) -> str:
     """What the guest's scripts read: plain variables, and the command as a shell function."""
     size = shutil.get_terminal_size()
     variables = {
@@ -235,7 +237,12 @@ def _job(
     environment = {"PATH": GUEST_PATH, "HOME": str(Path.home()), "USER": "root", "LC_ALL": "C.UTF-8", **env}
     if not command:
         environment.setdefault("TERM", os.environ.get("TERM", "linux"))
-    words = ["env", "-i", *(f"{name}={value}" for name, value in environment.items()), *(command or ["/bin/bash", "-l"])]
+    words = [
+        "env",
+        "-i",
+        *(f"{name}={value}" for name, value in environment.items()),
+        *(command or ["/bin/bash", "-l"]),
+    ]
     lines = [f"{name}={shlex.quote(value)}" for name, value in variables.items()]
     return "\n".join([*lines, f"rig_command() {{ cd {shlex.quote(str(tree))} && exec {shlex.join(words)}; }}", ""])
 
