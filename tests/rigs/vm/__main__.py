@@ -21,7 +21,7 @@ from pathlib import Path
 from types import FrameType
 
 from tests.rigs.vm import machine
-from tests.rigs.vm.kernel import KernelError
+from tests.rigs.vm.kernel import RigError
 
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 RIG_LACKS_SOMETHING = 126
@@ -98,7 +98,7 @@ def main() -> int:
     except machine.GuestError as failure:
         sys.stderr.write(f"vm: {failure} The end of its console:\n{failure.console}\n")
         return machine.NO_GUEST
-    except KernelError as failure:
+    except RigError as failure:
         sys.stderr.write(f"vm: {failure}\n")
         return RIG_LACKS_SOMETHING
     except BrokenPipeError:

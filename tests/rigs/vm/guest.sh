@@ -27,8 +27,13 @@ udevadm settle --timeout=60
 
 if [ "$rig_interactive" = yes ]; then
     echo ready > /dev/vport0p1
-    stty -F /dev/hvc0 rows "$rig_rows" cols "$rig_columns"
-    ./busybox setsid -c sh -c '. /run/rig/job.sh; rig_command' <> /dev/hvc0 >&0 2>&1
+    # The size is set by the process that keeps the terminal open: it is forgotten with the last one.
+    ./busybox setsid -c sh -c '
+        . /run/rig/job.sh
+        stty rows "$rig_rows" cols "$rig_columns"
+        echo "A shell in the guest: its disks are blank, all it writes is gone at the end; exit ends it."
+        rig_command
+    ' <> /dev/hvc0 >&0 2>&1
     echo "exit $?" > /dev/vport0p1
 else
     # A port can be opened once only, so the job gets pipes: its children may open /dev/stdout again.

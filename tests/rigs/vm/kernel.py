@@ -34,8 +34,8 @@ XZ_MAGIC = b"\xfd7zXZ\x00"
 ELF_MAGIC = b"\x7fELF"
 
 
-class KernelError(Exception):
-    """The kernel or its initramfs could not be made; the sentence says what to do."""
+class RigError(Exception):
+    """The rig lacks something it needs on the host; the sentence says what to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +56,7 @@ def cache_directory() -> Path:
 
 
 def get() -> Kernel:
-    """Return the kernel from the cache, downloading or building what is missing; raises KernelError."""
+    """Return the kernel from the cache, downloading or building what is missing; raises RigError."""
     cache = cache_directory() / "vm"
     cache.mkdir(parents=True, exist_ok=True)
     with _locked(cache / "lock"):
@@ -108,7 +108,7 @@ def _versioned_package() -> str:
     listing = _run("apt-cache", "depends", META_PACKAGE)
     found = re.search(r"Depends: (linux-image-\S+)", listing)
     if found is None:
-        raise KernelError(f"apt knows no {META_PACKAGE}: run apt-get update as root, then again.")
+        raise RigError(f"apt knows no {META_PACKAGE}: run apt-get update as root, then again.")
     return found[1]
 
 
@@ -122,7 +122,7 @@ def uncompressed(image: bytes) -> bytes:
             if kernel.startswith(ELF_MAGIC):
                 return kernel
         start = image.find(XZ_MAGIC, start + 1)
-    raise KernelError("Debian's kernel is no longer packed with xz: teach kernel.uncompressed() the new way.")
+    raise RigError("Debian's kernel is no longer packed with xz: teach kernel.uncompressed() the new way.")
 
 
 def _with_initramfs(unpacked: Path) -> Kernel:
@@ -154,7 +154,7 @@ def _busybox() -> bytes:
     try:
         return BUSYBOX.read_bytes()
     except FileNotFoundError as missing:
-        raise KernelError("busybox is missing: run tests/rigs/install.py") from missing
+        raise RigError("busybox is missing: run tests/rigs/install.py") from missing
 
 
 def _applets() -> list[str]:
@@ -200,6 +200,6 @@ def _run(*argv: str, cwd: Path | None = None) -> str:
             argv, cwd=cwd, check=True, stdin=subprocess.DEVNULL, capture_output=True, text=True
         ).stdout
     except FileNotFoundError as missing:
-        raise KernelError(f"{argv[0]} is missing: run tests/rigs/install.py") from missing
+        raise RigError(f"{argv[0]} is missing: run tests/rigs/install.py") from missing
     except subprocess.CalledProcessError as failure:
-        raise KernelError(f"{' '.join(argv)} failed with {failure.returncode}: {failure.stderr.strip()}") from failure
+        raise RigError(f"{' '.join(argv)} failed with {failure.returncode}: {failure.stderr.strip()}") from failure

@@ -32,6 +32,8 @@ KERNEL_ARGUMENTS = "console=ttyS0 quiet panic=-1 nokaslr mitigations=off no_time
 
 TIMED_OUT = 124
 NO_GUEST = 125
+# Without the user's start-up files: a version manager in them can take ten seconds under emulation.
+SHELL = ("/bin/bash", "--noprofile", "--norc")
 BOOT_SECONDS = 180.0  # 5 s alone on four cores; the rest is for several on a busy machine of two
 DISKS_AT_MOST = 20  # PCI slots
 CONSOLE_TAIL_LINES = 40
@@ -110,10 +112,12 @@ def run(  # noqa: PLR0913 - what a process is given, all by name
 
     timeout_seconds is the command's own time, from the moment it starts; booting has BOOT_SECONDS. What the command
     prints is copied at once to `stdout` and `stderr` (default: this process's own). An empty command is a shell on
-    this process's terminal, without a time limit. Raises GuestError and kernel.KernelError.
+    this process's terminal, without a time limit. Raises GuestError and kernel.RigError.
     """
     interactive = not command
     sinks = {"stdout": stdout or sys.stdout.buffer, "stderr": stderr or sys.stderr.buffer}
+    if shutil.which("qemu-system-x86_64") is None:
+        raise kernel.RigError("qemu-system-x86_64 is missing: run tests/rigs/install.py")
     booted = kernel.get()
     with tempfile.TemporaryDirectory(prefix="ullage-vm-") as scratch, contextlib.ExitStack() as cleanup:
         directory = Path(scratch)
@@ -236,12 +240,12 @@ def _job(machine: Machine, command: Sequence[str], env: Mapping[str, str], tree:
     }
     environment = {"PATH": GUEST_PATH, "HOME": str(Path.home()), "USER": "root", "LC_ALL": "C.UTF-8", **env}
     if not command:
-        environment.setdefault("TERM", os.environ.get("TERM", "linux"))
+        environment = {"TERM": os.environ.get("TERM", "linux"), "PS1": r"\h:\w# ", **environment}
     words = [
         "env",
         "-i",
         *(f"{name}={value}" for name, value in environment.items()),
-        *(command or ["/bin/bash", "-l"]),
+        *(command or SHELL),
     ]
     lines = [f"{name}={shlex.quote(value)}" for name, value in variables.items()]
     return "\n".join([*lines, f"rig_command() {{ cd {shlex.quote(str(tree))} && exec {shlex.join(words)}; }}", ""])
@@ -267,7 +271,7 @@ def _qemu(  # noqa: PLR0913 - the parts of one command line
         *("-smp", str(machine.cpus), "-m", f"{machine.memory_bytes >> 20}M"),
         *("-kernel", str(booted.image), "-initrd", str(booted.initramfs)),
         *("-append", f"{KERNEL_ARGUMENTS} ullage.job={directory}"),
-        *("-chardev", f"file,id=console,path={directory / 'console'}", "-serial", "chardev:console"),
+        *("-chardev", f"file,id=console,path={_escaped(directory / 'console')}", "-serial", "chardev:console"),
         *("-device", "virtio-serial-pci,max_ports=8"),
     ]
     for number, port in enumerate(PORTS, start=1):
@@ -290,6 +294,11 @@ def _qemu(  # noqa: PLR0913 - the parts of one command line
     return argv
 
 
+def _escaped(path: Path) -> str:
+    """A comma ends a value in QEMU's options, two are one."""
+    return str(path).replace(",", ",,")
+
+
 def _share(tag: str, path: Path, options: str) -> list[str]:
-    share = f"local,id={tag},path={path},security_model=none{options}"
+    share = f"local,id={tag},path={_escaped(path)},security_model=none{options}"
     return ["-fsdev", share, "-device", f"virtio-9p-pci,fsdev={tag},mount_tag={tag}"]
