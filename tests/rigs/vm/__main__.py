@@ -2,7 +2,7 @@
 
 The guest's root is this machine's own file system, read through and never written: the same programs, the same tree,
 the same .venv, with device-mapper and disks of its own. What it writes is in its memory and gone at the end, except
-/results with --collect.
+/results with --collect. The files here should stay as they are meanwhile: the guest may not notice a change.
 
   python -m tests.rigs.vm                                      a shell, one disk (/dev/vda); `exit` ends it
   python -m tests.rigs.vm --disks 3 -- vgcreate vg /dev/vda    one command; quote a script: -- sh -c '...'
@@ -25,6 +25,7 @@ from tests.rigs.vm.kernel import RigError
 
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 RIG_LACKS_SOMETHING = 126
+ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def bytes_of(text: str) -> int:
@@ -75,6 +76,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:
+    # An impatient second Ctrl-C must not interrupt the cleaning up after the first: it takes milliseconds.
+    for each in ENDING_SIGNALS:
+        signal.signal(each, signal.SIG_IGN)
     raise SystemExit(128 + number)
 
 
@@ -83,7 +87,7 @@ def main() -> int:
     options = _parser().parse_args()
     if not 0 <= options.disks <= machine.DISKS_AT_MOST:
         _parser().error(f"--disks goes from 0 to {machine.DISKS_AT_MOST}")
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in ENDING_SIGNALS:
         signal.signal(number, _stop)
     wanted = machine.Machine(
         disk_bytes=(options.disk_bytes,) * options.disks,
