@@ -28,7 +28,7 @@ INTEGRITY_STEP_BYTES = 500 * MIB
 INTEGRITY_STEP_COST_BYTES = 4 * MIB
 INTEGRITY_JOURNALS_BYTES = ((512 * MIB, 4 * MIB), (GIB, 8 * MIB), (4 * GIB, 32 * MIB), (None, 64 * MIB))
 """dm-integrity's metadata beside an image: 4 MiB for every begun 500 MiB of data, and a journal by the image's size (up
-to this size, this much), as lvm2 2.03 computes them in lib/metadata/integrity_manip.c; seen to hold from 200 MiB to 8 GiB."""
+to this size, this much), as lvm2 2.03 computes them (lib/metadata/integrity_manip.c); seen to hold up to 8 GiB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

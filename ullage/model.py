@@ -174,8 +174,8 @@ class Disk:
 class Pool:
     """One place that space is taken from. Capacity is a list of these and never their sum.
 
-    `free_bytes` is after `reserve_bytes` and never negative. `physical_volumes` is what spread layouts are computed from.
-    A pool with a `problem` takes nothing new; its numbers are the last that were true.
+    `free_bytes` is after `reserve_bytes` and never negative. `physical_volumes` is what spread layouts are computed
+    from. A pool with a `problem` takes nothing new; its numbers are the last that were true.
     """
 
     name: PoolName
