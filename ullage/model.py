@@ -210,6 +210,7 @@ class Volume:
     id: VolumeId
     pool: PoolName
     store: StoreName
+    type: DeviceType
     device_class: DeviceClassName
     size_bytes: int
     device_size_bytes: int

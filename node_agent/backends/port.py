@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ullage.capacity import Allocation
-from ullage.model import DeviceClass, DeviceType, Orphan, Owner, Pool, Problem, StoreName, Volume, VolumeId
+from ullage.model import DeviceClass, DeviceType, Orphan, Owner, Pool, Problem, StoreName, Volume, VolumeId, Wipe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,8 +63,8 @@ class Backend(Protocol):
     def make_pool(self, pool: Pool, device_class: DeviceClass) -> None:
         """Make the thin pool that `device_class` asks for on demand; one that is there already is left as it is."""
 
-    def needs_wipe(self, pool: Pool, device_class: DeviceClass) -> bool:
-        """Whether new room in this pool could show old bytes that the class's policy does not allow."""
+    def needs_wipe(self, volume_type: DeviceType, wipe: Wipe) -> bool:
+        """Whether, for volumes of this type, the policy takes any work: some kinds show no old bytes by nature."""
 
     def create(self, new: NewVolume) -> Volume:
         """Make the volume, tagged with its owner, active, CREATING if it needs a wipe and READY otherwise.

@@ -71,12 +71,12 @@ MEANINGS: tuple[tuple[int, str, type[UllageError]], ...] = (
         InsufficientCapacityError,
     ),
     (REFUSED, r"Failed to find logical volume|[Ll]ogical volume \S+ not found in volume group", NotFoundError),
-    (REFUSED, r"already exists in volume group", ConflictError),
-    (REFUSED, r"contains a filesystem in use|is used by another device|Logical volume \S+ in use", VolumeInUseError),
+    (REFUSED, r"already exists in volume group|(matches|not larger than) existing size", ConflictError),
+    (REFUSED, r"contains a filesystem in use|is used by another device|volume \S+ in use", VolumeInUseError),
     (REFUSED, r"Thin pool .* (transaction_id|needs? (repair|check))|Check of pool .* failed", PoolUnavailableError),
     (BAD_ARGUMENTS, r"", InvalidRequestError),
 )
-"""All of LVM's English that we act on: exit code, pattern in its standard error, meaning. The first that matches holds."""
+"""All of LVM's English that we act on: exit code, pattern in standard error, meaning. The first that matches holds."""
 
 
 def meaning_of(failure: CommandFailedError) -> UllageError:

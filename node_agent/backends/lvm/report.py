@@ -15,6 +15,7 @@ import msgspec
 from node_agent.backends.lvm import tags
 from ullage.errors import UnreadableReportError
 from ullage.model import (
+    DeviceType,
     Layout,
     LayoutKind,
     Orphan,
@@ -205,6 +206,7 @@ def _volume(
         id=label.volume_id,
         pool=PoolName(f"{store}/{row.pool_lv}" if row.pool_lv else store),
         store=store,
+        type=DeviceType.THIN if row.pool_lv else DeviceType.THICK,
         device_class=label.device_class,
         size_bytes=label.settled_bytes if label.state is VolumeState.GROWING else row.lv_size,
         device_size_bytes=row.lv_size,
