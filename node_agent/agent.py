@@ -9,22 +9,22 @@ What must hold before anything is destroyed, and who checks it:
 - its store is readable: a missing group never means "gone"        → `_delete`
 - it carries our tag and this id, and nobody has it open, now      → the backend, under LVM's or the kernel's own lock
 - nobody mounts or claims it while it is wiped                     → the wiper, by opening it exclusively
+- in a volume in use only what nobody can use yet is wiped         → the mark of its growth, put on before it grows
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Protocol
-
-from ullage.names import check_owner, check_volume_id
 
 from node_agent.backends.port import Backend, NewVolume
 from node_agent.locks import Operations, StoreLocks
 from node_agent.reporter import Reporter
 from node_agent.stock import Stock
+from node_agent.wipe import Moment
 from ullage.capacity import Allocation, allocate, allocate_growth, largest_growth_bytes, rounded_bytes, shortage
 from ullage.errors import (
     ConflictError,
@@ -35,6 +35,7 @@ from ullage.errors import (
     OutOfRangeError,
     PoolUnavailableError,
     StillRunningError,
+    UllageError,
     UnavailableError,
     UnknownDeviceClassError,
     UnsupportedError,
@@ -49,12 +50,14 @@ from ullage.model import (
     ExpandVolume,
     Layout,
     Pool,
+    PoolName,
     StoreName,
     Volume,
     VolumeId,
     VolumeState,
     Wipe,
 )
+from ullage.names import check_owner, check_volume_id
 from ullage.placement import Demand, place
 
 MOST_SIZE_BYTES = 1 << 60
@@ -67,7 +70,7 @@ log = logging.getLogger(__name__)
 class Wiper(Protocol):
     """Makes bytes unfit to be seen; see `node_agent.wipe`."""
 
-    def __call__(self, device_path: str, wipe: Wipe, *, start_bytes: int, end_bytes: int, is_deleting: bool) -> None:
+    def __call__(self, device_path: str, policy: Wipe, *, moment: Moment, start_bytes: int, end_bytes: int) -> None:
         """Wipe [start, end) as the policy asks; raises VolumeInUseError, DeviceError."""
 
 
@@ -82,8 +85,9 @@ class Done:
 class Agent:
     """One node's storage. Thread-safe; every method may be called by many at once."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - everything it stands on, wired in one place
         self,
+        *,
         backends: Sequence[Backend],
         stock: Stock,
         locks: StoreLocks,
@@ -115,10 +119,10 @@ class Agent:
             backend = self._reporter.backend_of(report.name)
             if asleep and report.problem is None and backend is not None:
                 try:
-                    with self._locks.hold(report.name, "activation"):
+                    with self._changing(report.name, "activation"):
                         backend.activate(report.name, asleep)
                         self._reporter.look_at_locked(report.name)
-                except Exception:
+                except UllageError:
                     # One store that cannot be brought up must not keep the others, nor the agent, down.
                     log.exception("activation failed", extra={"store": report.name})
         for volume in self._stock.volumes().values():
@@ -201,7 +205,7 @@ class Agent:
         while True:
             chosen = self._choose(request, device_class)
             backend = self._backend(chosen.store)
-            with self._locks.hold(chosen.store, f"create of {request.volume_id}"):
+            with self._changing(chosen.store, f"create of {request.volume_id}"):
                 pool = self._stock.pools().get(chosen.name)
                 if pool is not None and not pool.exists:
                     backend.make_pool(pool, device_class)
@@ -220,8 +224,8 @@ class Agent:
                 )
                 try:
                     volume = backend.create(new)
-                except (ConflictError, InsufficientCapacityError):
-                    # The disk knows better than the report did. If the volume is there, an earlier try made it.
+                except UllageError:
+                    # The disk knows better than the report or the failed command: what is there is gone on with.
                     self._reporter.look_at_locked(pool.store)
                     found = self._stock.find(request.volume_id)
                     if found is None:
@@ -259,9 +263,7 @@ class Agent:
             self._reporter.look_now()
         raise self._no_room(request, device_class, tuple(pools.values()))
 
-    def _no_room(
-        self, request: CreateVolume, device_class: DeviceClass, pools: Sequence[Pool]
-    ) -> InsufficientCapacityError | PoolUnavailableError:
+    def _no_room(self, request: CreateVolume, device_class: DeviceClass, pools: Sequence[Pool]) -> UllageError:
         if not pools:
             wanted = f"pool {request.pool}" if request.pool else "any pool"
             problems = "; ".join(each.problem.message for each in self._stock.reports() if each.problem)
@@ -307,11 +309,11 @@ class Agent:
             self._wipe(
                 volume.device_path,
                 volume.wipe,
+                moment=Moment.CREATE if volume.state is VolumeState.CREATING else Moment.GROW,
                 start_bytes=start,
                 end_bytes=volume.device_size_bytes,
-                is_deleting=False,
             )
-        with self._locks.hold(volume.store, f"settling of {volume.id}"):
+        with self._changing(volume.store, f"settling of {volume.id}"):
             settled = backend.settle(volume)
             self._stock.apply(volume.store, volume, settled)
         self._reporter.wish(volume.store)
@@ -330,7 +332,7 @@ class Agent:
 
     def _grow(self, request: ExpandVolume, volume: Volume) -> Volume:
         backend = self._readable(volume)
-        with self._locks.hold(volume.store, f"expand of {volume.id}"):
+        with self._changing(volume.store, f"expand of {volume.id}"):
             growth = self._growth(request, volume)
             if growth is None:
                 self._reporter.look_at_locked(volume.store)
@@ -339,12 +341,7 @@ class Agent:
             if growth is None:
                 raise self._no_room_to_grow(request, volume)
             needs_wipe = backend.needs_wipe(volume.type, volume.wipe)
-            try:
-                grown = backend.expand(volume, growth, needs_wipe=needs_wipe)
-            except BaseException:
-                # The mark may be on the disk already: let the stock show what is there before anyone asks again.
-                self._reporter.look_at_locked(volume.store)
-                raise
+            grown = backend.expand(volume, growth, needs_wipe=needs_wipe)
             self._stock.apply(volume.store, volume, grown)
         self._reporter.wish(volume.store)
         log.info("volume grown", extra={"volume_id": volume.id, "size_bytes": grown.device_size_bytes})
@@ -358,9 +355,7 @@ class Agent:
         names = tuple(share.physical_volume for share in volume.taken)
         return allocate_growth(pool, volume.layout, names, volume.device_size_bytes, request.size_bytes)
 
-    def _no_room_to_grow(
-        self, request: ExpandVolume, volume: Volume
-    ) -> InsufficientCapacityError | PoolUnavailableError:
+    def _no_room_to_grow(self, request: ExpandVolume, volume: Volume) -> UllageError:
         pool = self._stock.pools()[volume.pool]
         missing = request.size_bytes - volume.size_bytes
         if pool.problem is not None:
@@ -382,7 +377,7 @@ class Agent:
             self._reporter.look_now()
             volume = self._stock.find(request.volume_id)
         if volume is None:
-            self._refuse_if_blind(f"volume {request.volume_id} cannot be told to be gone")
+            self._refuse_if_blind(f"volume {request.volume_id} cannot be told to be gone", request.pool)
             return Done(volume=None, is_new=False)
         if request.pool not in (None, volume.pool):
             raise NotOursError(f"volume {volume.id} is in {volume.pool}, not in {request.pool}", volume_id=volume.id)
@@ -392,18 +387,18 @@ class Agent:
     def _destroy(self, volume: Volume) -> None:
         backend = self._readable(volume)
         if backend.needs_wipe(volume.type, volume.wipe):
-            with self._locks.hold(volume.store, f"delete of {volume.id}"):
+            with self._changing(volume.store, f"delete of {volume.id}"):
                 condemned = backend.condemn(volume)
                 self._stock.apply(volume.store, volume, condemned)
             volume = self._awake(backend, condemned)
             self._wipe(
                 volume.device_path,
                 volume.wipe,
+                moment=Moment.DELETE,
                 start_bytes=0,
                 end_bytes=volume.device_size_bytes,
-                is_deleting=True,
             )
-        with self._locks.hold(volume.store, f"delete of {volume.id}"):
+        with self._changing(volume.store, f"delete of {volume.id}"):
             with suppress(NotFoundError):  # a fresh look says that it is gone: that is what was asked for
                 backend.remove(volume)
             self._stock.apply(volume.store, volume, None)
@@ -423,10 +418,23 @@ class Agent:
         """The volume with its device there to be written to."""
         if volume.is_active:
             return volume
-        with self._locks.hold(volume.store, f"activation of {volume.id}"):
+        with self._changing(volume.store, f"activation of {volume.id}"):
             backend.activate(volume.store, [volume])
             self._reporter.look_at_locked(volume.store)
         return self.get(volume.id)
+
+    @contextmanager
+    def _changing(self, store: StoreName, purpose: str) -> Iterator[None]:
+        """Hold a store for a change. After a failed one look at once: it may have done more than it said.
+
+        Without that look a retry could begin at a mark that is no longer there, and wipe what is in use by then.
+        """
+        with self._locks.hold(store, purpose):
+            try:
+                yield
+            except UllageError:
+                self._reporter.look_at_locked(store)
+                raise
 
     def _class(self, name: DeviceClassName) -> DeviceClass:
         found = self._classes.get(name)
@@ -449,9 +457,13 @@ class Agent:
             raise PoolUnavailableError(f"volume {volume.id} is on {volume.store}: {why}", store=volume.store)
         return self._backend(volume.store)
 
-    def _refuse_if_blind(self, what: str) -> None:
-        """Raise UnavailableError when some store cannot be read: what is not found may be there."""
-        blind = [report for report in self._stock.reports() if report.problem is not None]
+    def _refuse_if_blind(self, what: str, pool: PoolName | None = None) -> None:
+        """Raise UnavailableError when some store cannot be read (that of `pool`, if given): it may be there."""
+        blind = [
+            report
+            for report in self._stock.reports()
+            if report.problem is not None and (pool is None or f"{pool}/".startswith(f"{report.name}/"))
+        ]
         if blind:
             reasons = "; ".join(f"{report.problem.message}" for report in blind if report.problem)
             raise UnavailableError(f"{what}, but not every store can be read: {reasons}")

@@ -8,11 +8,11 @@ a fresh look tells why.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from node_agent.backends.lvm import tags
-from node_agent.backends.lvm.command import Lvm, first_error
+from node_agent.backends.lvm.command import Lvm
 from node_agent.backends.lvm.devices import candidates
 from node_agent.backends.lvm.pools import data_bytes, metadata_bytes, names, store_report
 from node_agent.backends.lvm.report import ARGUMENTS, VolumeGroup, volume_groups
@@ -22,6 +22,7 @@ from ullage.capacity import Allocation
 from ullage.errors import (
     CommandError,
     CommandFailedError,
+    CommandMissingError,
     ConflictError,
     NotFoundError,
     NotOursError,
@@ -68,11 +69,10 @@ class LvmBackend:
         wanted = named | self._devices.keys()
         try:
             groups = self._groups(everything)
-        except CommandFailedError as failure:
-            # One unreadable group makes LVM answer for all with an error: ask for each alone, so that the others go on.
-            return tuple(self._look_alone(name, everything, failure) for name in sorted(wanted))
         except CommandError as failure:
-            return tuple(_unreadable(name, failure) for name in sorted(wanted))
+            if isinstance(failure, CommandMissingError) and not self._classes:
+                return ()  # no LVM on this machine, and nobody expects it
+            return tuple(self._one_by_one(failure, wanted, everything))
         ours = {
             name: group
             for name, group in groups.items()
@@ -207,13 +207,29 @@ class LvmBackend:
                 return None
             raise
 
-    def _look_alone(self, store: StoreName, devices: Sequence[str], why: CommandFailedError) -> StoreReport:
+    def _one_by_one(
+        self, failure: CommandError, wanted: Iterable[StoreName], devices: Sequence[str]
+    ) -> Iterator[StoreReport]:
+        """After a look at everything has failed: one bad group must not hide the others.
+
+        A glob stands for groups that cannot be named now. It is reported as a store that cannot be read, so that nobody
+        takes the volumes on them for gone; so is LVM itself when no group can be named at all.
+        """
+        globs = {StoreName(name) for each in self._classes for name in each.volume_groups if _is_glob(name)}
+        for name in sorted(globs):
+            yield _unreadable(name, failure)
+        for name in sorted(wanted):
+            yield self._look_alone(name, devices) if isinstance(failure, CommandFailedError) else _unreadable(name, failure)
+        if not globs and not wanted:
+            yield _unreadable(StoreName("lvm"), failure)
+
+    def _look_alone(self, store: StoreName, devices: Sequence[str]) -> StoreReport:
         try:
             group = self._group(store, devices)
         except CommandError as failure:
             return _unreadable(store, failure)
         if group is None:
-            return _missing(store, f"; LVM says: {first_error(why.stderr)}")
+            return _missing(store)
         self._devices = {**self._devices, store: group.devices}
         return store_report(group, self._classes)
 
@@ -277,8 +293,8 @@ def _is_glob(name: str) -> bool:
     return any(letter in name for letter in "*?[")
 
 
-def _missing(store: StoreName, hint: str = "") -> StoreReport:
-    message = f"volume group {store} is on none of this node's devices{hint}"
+def _missing(store: StoreName) -> StoreReport:
+    message = f"volume group {store} is on none of this node's devices"
     return StoreReport(name=store, problem=Problem(reason="VolumeGroupMissing", message=message))
 
 
