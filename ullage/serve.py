@@ -20,7 +20,7 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Self
@@ -30,6 +30,8 @@ import cheroot.wsgi
 from cheroot.server import HTTPConnection
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 
 from ullage.errors import MIB, ConfigError
 from ullage.model import Problem
@@ -80,12 +82,25 @@ def readiness(problem: Callable[[], Problem | None]) -> Route:
 
 def exposition(registry: CollectorRegistry) -> Route:
     """A route that shows the registry in Prometheus' text format."""
-    return lambda: Reply(body=generate_latest(registry), content_type=CONTENT_TYPE_PLAIN_0_0_4)
+    return lambda: Reply(body=generate_latest(_WithoutCreated(registry)), content_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 
 def standard_routes(registry: CollectorRegistry, problem: Callable[[], Problem | None]) -> dict[str, Route]:
     """What each of our processes serves."""
     return {"/healthz": health, "/readyz": readiness(problem), "/metrics": exposition(registry)}
+
+
+class _WithoutCreated(Collector):
+    """A registry without the `…_created` series, which the text format shows as one more gauge for each label set."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in self._registry.collect():
+            if metric.type in ("counter", "histogram", "summary"):
+                metric.samples = [sample for sample in metric.samples if sample.name != f"{metric.name}_created"]
+            yield metric
 
 
 class Routes:
