@@ -42,16 +42,12 @@ class _Running:
 
 
 class Operations:
-    """The operations under way, by volume. `on_end(request, failure, seconds)` is told of each."""
+    """The operations under way, by volume."""
 
-    def __init__(
-        self,
-        most: int = MOST_OPERATIONS,
-        on_end: Callable[[Hashable, BaseException | None, float], None] = lambda *_: None,
-    ) -> None:
+    def __init__(self, most: int = MOST_OPERATIONS) -> None:
         """No thread is started before the first operation."""
         self._most = most
-        self._on_end = on_end
+        self._on_end: Callable[[Hashable, BaseException | None, float], None] = lambda *_: None
         self._changed = threading.Condition()
         self._running: dict[VolumeId, _Running] = {}
         self._is_stopping = False
@@ -76,6 +72,10 @@ class Operations:
                 volume_id=volume_id,
             ) from failure
         return result
+
+    def tell(self, on_end: Callable[[Hashable, BaseException | None, float], None]) -> None:
+        """Call `on_end(request, failure, seconds)` at the end of each operation."""
+        self._on_end = on_end
 
     def in_flight(self) -> int:
         """How many operations are under way."""

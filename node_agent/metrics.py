@@ -17,20 +17,18 @@ from prometheus_client.registry import Collector
 
 from node_agent.backends.port import StoreReport
 from ullage.capacity import largest_volume_bytes
-from ullage.metrics import OTHER, bounded
-from ullage.model import DeviceClassName, Layout, Pool, Volume, VolumeState
+from ullage.metrics import bounded
+from ullage.model import DeviceClassName, Layout, OrphanKind, Pool, StoreName, Volume, VolumeState
 
 OPERATION_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0)
 """Seconds. Carving takes a tenth, a discard seconds to minutes, writing zeroes over a large disk hours."""
-ORPHAN_KINDS = ("volume_without_record", "record_without_volume", "unreadable_record")
-"""What `Orphan.kind` can be."""
 
 
 class StoreCollector(Collector):
     """The stock: `reports` and `report_ages` (seconds by store) answer from memory, once for each scrape."""
 
     def __init__(
-        self, reports: Callable[[], Iterable[StoreReport]], report_ages: Callable[[], Mapping[str, float]]
+        self, reports: Callable[[], Iterable[StoreReport]], report_ages: Callable[[], Mapping[StoreName, float]]
     ) -> None:
         """Nothing is read yet."""
         self._reports = reports
@@ -75,7 +73,7 @@ class OperationMetrics:
         self._seconds.labels(bounded(operation), bounded(outcome)).observe(seconds)
 
 
-def _stores(reports: Iterable[StoreReport], ages: Mapping[str, float]) -> Iterator[GaugeMetricFamily]:
+def _stores(reports: Iterable[StoreReport], ages: Mapping[StoreName, float]) -> Iterator[GaugeMetricFamily]:
     up = _gauge("ullage_store_up", "Whether the last look at the store could read it whole.", "store")
     for report in reports:
         up.add_metric([report.name], float(report.problem is None))
@@ -143,11 +141,9 @@ def _volumes(volumes: Sequence[Volume], classes: Iterable[DeviceClassName]) -> I
 
 
 def _orphans(reports: Iterable[StoreReport]) -> GaugeMetricFamily:
-    counts = Counter(
-        orphan.kind if orphan.kind in ORPHAN_KINDS else OTHER for report in reports for orphan in report.orphans
-    )
+    counts = Counter(orphan.kind for report in reports for orphan in report.orphans)
     family = _gauge("ullage_orphans", "Things with our mark and half of their record.", "kind")
-    for kind in dict.fromkeys((*ORPHAN_KINDS, *counts)):
+    for kind in OrphanKind:
         family.add_metric([kind], counts[kind])
     return family
 

@@ -151,8 +151,11 @@ class AgentServer:
         agent_pb2_grpc.add_AgentServicer_to_server(self._service, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
 
-    def start(self) -> None:
-        """Serve; raises ConfigError when the socket cannot be made or another agent answers on it."""
+    def bind(self) -> None:
+        """Make the socket; raises ConfigError when it cannot be made or another agent answers on it.
+
+        Comes before the first look at the storage: two agents on one node would finish each other's work.
+        """
         _make_way(self._path)
         self._path.parent.mkdir(parents=True, exist_ok=True)
         mask = os.umask(0o177)  # from the socket's first moment nobody else may connect
@@ -163,6 +166,9 @@ class AgentServer:
             raise ConfigError(f"the socket {self._path} cannot be made: {failure}") from failure
         finally:
             os.umask(mask)
+
+    def start(self) -> None:
+        """Serve what is asked from now on, and what was asked since `bind`."""
         self._server.start()
         self.set_serving(is_serving=True)
 

@@ -14,7 +14,6 @@ from pathlib import PurePath
 from prometheus_client import CollectorRegistry, Counter, Histogram, Info, ProcessCollector
 
 from ullage.errors import CommandError, CommandFailedError, CommandMissingError, CommandTimedOutError
-from ullage.run import Finished
 
 COMMAND_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 """Seconds. A report takes 0.05 on iron, a create on a busy disk some seconds, a discard of a large volume minutes."""
@@ -54,13 +53,6 @@ class CommandMetrics:
             ["command", "exit_code"],
             registry=registry,
         )
-
-    def on_end(self, finished: Finished) -> None:
-        """Count a program that has ended; an exit code that its caller reads as an answer counts as a failure too."""
-        failure = None
-        if finished.exit_code != 0:
-            failure = CommandFailedError(argv=finished.argv, exit_code=finished.exit_code, stderr=finished.stderr)
-        self.observe(finished.argv, finished.seconds, failure)
 
     def observe(self, argv: Sequence[str], seconds: float, failure: CommandError | None) -> None:
         """Count one run. A program that is not there took no time."""

@@ -229,12 +229,20 @@ class Volume:
     problem: Problem | None = None
 
 
+class OrphanKind(StrEnum):
+    """Which half is missing."""
+
+    VOLUME_WITHOUT_RECORD = "volume_without_record"
+    RECORD_WITHOUT_VOLUME = "record_without_volume"
+    UNREADABLE_RECORD = "unreadable_record"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Orphan:
     """Something with our mark and half of its record. Reported, never deleted."""
 
     name: str
-    kind: str
+    kind: OrphanKind
     message: str
 
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from ullage.errors import CommandFailedError, CommandMissingError, CommandTimedOutError
+from ullage.errors import CommandError, CommandFailedError, CommandMissingError, CommandTimedOutError
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 ENVIRONMENT = {"PATH": PATH, "LC_ALL": "C", "LVM_SUPPRESS_FD_WARNINGS": "1"}
@@ -52,11 +52,11 @@ class Runner(Protocol):
 
 
 class Subprocesses:
-    """The real Runner. `on_end` is told of each run (for metrics); the last runs are kept for `flight_record`."""
+    """The real Runner. `observe` is told how each run ended (for metrics); the last runs are kept for a look back."""
 
-    def __init__(self, on_end: Callable[[Finished], None] = lambda _: None) -> None:
+    def __init__(self, observe: Callable[[Sequence[str], float, CommandError | None], None] = lambda *_: None) -> None:
         """No state but the last runs."""
-        self._on_end = on_end
+        self._observe = observe
         self._kept: deque[Finished] = deque(maxlen=KEPT_RUNS)
         self._lock = threading.Lock()
 
@@ -64,16 +64,31 @@ class Subprocesses:
         self, argv: Sequence[str], *, timeout_seconds: float, stdin: str = "", accepted: Sequence[int] = (0,)
     ) -> Finished:
         """See Runner."""
-        return self._run(argv, timeout_seconds, stdin, accepted)
+        return self._observed(argv, timeout_seconds, stdin, accepted)
 
     def change(self, argv: Sequence[str], *, stdin: str = "", accepted: Sequence[int] = (0,)) -> Finished:
         """See Runner."""
-        return self._run(argv, None, stdin, accepted)
+        return self._observed(argv, None, stdin, accepted)
 
     def flight_record(self) -> tuple[Finished, ...]:
-        """The last runs, oldest first."""
+        """The last runs that ended by themselves, oldest first."""
         with self._lock:
             return tuple(self._kept)
+
+    def _observed(
+        self, argv: Sequence[str], timeout_seconds: float | None, stdin: str, accepted: Sequence[int]
+    ) -> Finished:
+        started = time.monotonic()
+        try:
+            finished = self._run(argv, timeout_seconds, stdin, accepted)
+        except CommandError as failure:
+            seconds = time.monotonic() - started
+            log.warning("command failed", extra={"argv": tuple(argv), "why": str(failure), "seconds": seconds})
+            self._observe(argv, seconds, failure)
+            raise
+        log.debug("command ended", extra={"argv": finished.argv, "seconds": finished.seconds})
+        self._observe(argv, finished.seconds, None)
+        return finished
 
     def _run(self, argv: Sequence[str], timeout_seconds: float | None, stdin: str, accepted: Sequence[int]) -> Finished:
         started = time.monotonic()
@@ -96,8 +111,7 @@ class Subprocesses:
             except subprocess.TimeoutExpired as failure:
                 process.kill()
                 raise CommandTimedOutError(
-                    f"{' '.join(argv)} gave no answer in {timeout_seconds:g} s and was ended",
-                    argv=argv,
+                    f"{' '.join(argv)} gave no answer in {timeout_seconds:g} s and was ended", argv=argv
                 ) from failure
         finished = Finished(
             argv=tuple(argv),
@@ -108,11 +122,6 @@ class Subprocesses:
         )
         with self._lock:
             self._kept.append(finished)
-        log.debug(
-            "command ended",
-            extra={"argv": finished.argv, "exit_code": finished.exit_code, "seconds": round(finished.seconds, 3)},
-        )
-        self._on_end(finished)
         if finished.exit_code not in accepted:
             raise CommandFailedError(argv=argv, exit_code=finished.exit_code, stderr=stderr)
         return finished

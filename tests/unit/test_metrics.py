@@ -56,7 +56,7 @@ def test_every_argument_list_has_a_name(argv: list[str]) -> None:
 
 
 def test_a_success_is_timed_and_no_failure(registry: CollectorRegistry) -> None:
-    CommandMetrics(registry).on_end(finished("lvm", "lvs", seconds=0.2))
+    CommandMetrics(registry).observe(("lvm", "lvs"), 0.2, None)
     assert registry.get_sample_value("ullage_command_seconds_sum", {"command": "lvs"}) == 0.2
     assert registry.get_sample_value("ullage_command_seconds_bucket", {"command": "lvs", "le": "0.25"}) == 1
     assert registry.get_sample_value("ullage_command_failures_total", {"command": "lvs", "exit_code": "0"}) is None
@@ -64,7 +64,9 @@ def test_a_success_is_timed_and_no_failure(registry: CollectorRegistry) -> None:
 
 @pytest.mark.parametrize("exit_code", [5, -9])
 def test_a_failure_is_timed_and_counted_by_its_exit_code(registry: CollectorRegistry, exit_code: int) -> None:
-    CommandMetrics(registry).on_end(finished("lvm", "lvcreate", exit_code=exit_code))
+    CommandMetrics(registry).observe(
+        ("lvm", "lvcreate"), 0.1, CommandFailedError(argv=("lvm",), exit_code=exit_code, stderr="")
+    )
     labels = {"command": "lvcreate", "exit_code": str(exit_code)}
     assert registry.get_sample_value("ullage_command_failures_total", labels) == 1
     assert registry.get_sample_value("ullage_command_seconds_count", {"command": "lvcreate"}) == 1
@@ -89,7 +91,7 @@ def test_a_command_that_did_not_end_by_itself_is_counted_too(
 
 
 def test_it_hears_of_real_programs(registry: CollectorRegistry) -> None:
-    Subprocesses(on_end=CommandMetrics(registry).on_end).look(["true"], timeout_seconds=10)
+    Subprocesses(CommandMetrics(registry).observe).look(["true"], timeout_seconds=10)
     assert registry.get_sample_value("ullage_command_seconds_count", {"command": "true"}) == 1
 
 
@@ -97,7 +99,7 @@ def test_two_registries_do_not_share_a_count() -> None:
     first, second = CollectorRegistry(), CollectorRegistry()
     for registry in (first, second):
         describe_process(registry, component="agent", version="0.1.0")
-    CommandMetrics(first).on_end(finished("lvm", "lvs"))
+    CommandMetrics(first).observe(("lvm", "lvs"), 0.1, None)
     CommandMetrics(second)
     assert first.get_sample_value("ullage_command_seconds_count", {"command": "lvs"}) == 1
     assert second.get_sample_value("ullage_command_seconds_count", {"command": "lvs"}) is None

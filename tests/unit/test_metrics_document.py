@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from node_agent.backends.port import StoreReport
 from node_agent.metrics import OperationMetrics, StoreCollector
-from ullage.errors import GIB, MIB
+from ullage.errors import GIB, MIB, CommandFailedError
 from ullage.metrics import CommandMetrics, describe_process
 from ullage.model import (
     DeviceClassName,
@@ -27,7 +27,6 @@ from ullage.model import (
     VolumeState,
     Wipe,
 )
-from ullage.run import Finished
 from ullage.serve import exposition
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "metrics.md"
@@ -86,6 +85,7 @@ def scrape() -> str:
         id=VolumeId("pvc-1"),
         pool=pool.name,
         store=store,
+        type=DeviceType.THIN,
         device_class=DeviceClassName("thin"),
         size_bytes=GIB,
         device_size_bytes=GIB,
@@ -96,8 +96,8 @@ def scrape() -> str:
     )
     registry = CollectorRegistry()
     describe_process(registry, component="agent", version="0.1.0")
-    command = Finished(argv=("lvm", "lvs"), exit_code=5, stdout="", stderr="", seconds=0.1)
-    CommandMetrics(registry).on_end(command)
+    argv = ("lvm", "lvs")
+    CommandMetrics(registry).observe(argv, 0.1, CommandFailedError(argv=argv, exit_code=5, stderr=""))
     reports = (StoreReport(name=store, pools=(pool,), volumes=(volume,)),)
     registry.register(StoreCollector(lambda: reports, lambda: {store: 1.0}))
     OperationMetrics(registry, lambda: 0).observe("create", "ok", 0.1)

@@ -10,12 +10,13 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from node_agent.backends.port import StoreReport
-from node_agent.metrics import ORPHAN_KINDS, OperationMetrics, StoreCollector
+from node_agent.metrics import OperationMetrics, StoreCollector
 from ullage.errors import GIB, MIB
 from ullage.model import (
     DeviceClassName,
     DeviceType,
     Orphan,
+    OrphanKind,
     PhysicalVolume,
     Pool,
     PoolName,
@@ -67,6 +68,7 @@ VOLUME = Volume(
     id=VolumeId("pvc-1"),
     pool=PoolName("vg0"),
     store=VG0,
+    type=DeviceType.THICK,
     device_class=FAST,
     size_bytes=GIB,
     device_size_bytes=2 * GIB,
@@ -125,7 +127,7 @@ def test_a_pool_with_a_problem_keeps_its_numbers_and_takes_nothing() -> None:
 
 
 def test_a_store_that_could_not_be_read_counts_no_volumes_and_offers_nothing() -> None:
-    orphan = Orphan(name="vg0/x", kind="volume_without_record", message="")
+    orphan = Orphan(name="vg0/x", kind=OrphanKind.VOLUME_WITHOUT_RECORD, message="")
     report = StoreReport(name=VG0, pools=(THICK,), volumes=(VOLUME,), orphans=(orphan,), problem=BROKEN)
     registry = registry_of(report)
     assert registry.get_sample_value("ullage_store_up", {"store": "vg0"}) == 0
@@ -175,16 +177,16 @@ def test_problems_of_volumes_are_counted_by_reason_never_by_volume() -> None:
 
 def test_every_kind_of_orphan_is_there_from_the_start() -> None:
     registry = registry_of()
-    assert [registry.get_sample_value("ullage_orphans", {"kind": kind}) for kind in ORPHAN_KINDS] == [0, 0, 0]
+    assert [registry.get_sample_value("ullage_orphans", {"kind": kind}) for kind in OrphanKind] == [0, 0, 0]
 
 
 def test_orphans_are_counted_by_kind() -> None:
-    kinds = ("volume_without_record", "volume_without_record", "a kind of tomorrow")
+    kinds = (OrphanKind.VOLUME_WITHOUT_RECORD, OrphanKind.VOLUME_WITHOUT_RECORD, OrphanKind.UNREADABLE_RECORD)
     orphans = tuple(Orphan(name="x", kind=kind, message="") for kind in kinds)
     registry = registry_of(StoreReport(name=VG0, orphans=orphans))
     assert registry.get_sample_value("ullage_orphans", {"kind": "volume_without_record"}) == 2
     assert registry.get_sample_value("ullage_orphans", {"kind": "record_without_volume"}) == 0
-    assert registry.get_sample_value("ullage_orphans", {"kind": "other"}) == 1
+    assert registry.get_sample_value("ullage_orphans", {"kind": "unreadable_record"}) == 1
 
 
 def test_the_reports_are_read_once_a_scrape_and_not_at_registration() -> None:

@@ -219,7 +219,11 @@ class LvmBackend:
         for name in sorted(globs):
             yield _unreadable(name, failure)
         for name in sorted(wanted):
-            yield self._look_alone(name, devices) if isinstance(failure, CommandFailedError) else _unreadable(name, failure)
+            yield (
+                self._look_alone(name, devices)
+                if isinstance(failure, CommandFailedError)
+                else _unreadable(name, failure)
+            )
         if not globs and not wanted:
             yield _unreadable(StoreName("lvm"), failure)
 

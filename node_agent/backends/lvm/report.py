@@ -19,6 +19,7 @@ from ullage.model import (
     Layout,
     LayoutKind,
     Orphan,
+    OrphanKind,
     PhysicalVolume,
     PoolName,
     Problem,
@@ -274,4 +275,6 @@ def _thin_pools(rows: Iterable[_LogicalVolumeRow], segments: dict[str, _SegmentR
 
 
 def _unlabelled(store: StoreName, row: _LogicalVolumeRow, what: str) -> Orphan:
-    return Orphan(name=f"{store}/{row.lv_name}", kind="volume_without_record", message=f"{store}/{row.lv_name}: {what}")
+    return Orphan(
+        name=f"{store}/{row.lv_name}", kind=OrphanKind.UNREADABLE_RECORD, message=f"{store}/{row.lv_name}: {what}"
+    )

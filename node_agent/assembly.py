@@ -1,0 +1,68 @@
+"""The agent put together from its parts: for the command line, and for tests with doubles for the outermost parts."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from node_agent.agent import Agent, Wiper
+from node_agent.backends.file.backend import FileBackend
+from node_agent.backends.lvm.backend import LvmBackend
+from node_agent.backends.lvm.command import Lvm
+from node_agent.backends.port import Backend
+from node_agent.locks import MOST_OPERATIONS, STORE_PATIENCE_SECONDS, Operations, StoreLocks
+from node_agent.reporter import REFRESH_SECONDS, Reporter
+from node_agent.stock import Stock
+from node_agent.wipe import wipe
+from ullage.run import Runner
+
+UDEV_CONTROL = Path("/run/udev/control")
+"""There while udevd runs: then LVM waits for it; without it, it would wait for ever."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assembly:
+    """An agent and the parts that a process starts, stops and measures."""
+
+    agent: Agent
+    stock: Stock
+    operations: Operations
+    reporter: Reporter
+
+    def stop(self, grace_seconds: float) -> bool:
+        """Let what is under way end; False when something outlives the grace."""
+        is_idle = self.operations.stop(grace_seconds)
+        self.reporter.stop()
+        return is_idle
+
+
+def backends(runner: Runner, lvm_prefix: Sequence[str] = ()) -> tuple[Backend, ...]:
+    """Every kind of storage that this version serves."""
+    lvm = Lvm(runner=runner, prefix=tuple(lvm_prefix), has_udev=bool(lvm_prefix) or UDEV_CONTROL.exists())
+    return (LvmBackend(lvm), FileBackend(runner))
+
+
+def assemble(
+    kinds: Sequence[Backend],
+    *,
+    wiper: Wiper | None = None,
+    refresh_seconds: float = REFRESH_SECONDS,
+    store_patience_seconds: float = STORE_PATIENCE_SECONDS,
+    most_operations: int = MOST_OPERATIONS,
+) -> Assembly:
+    """An agent over these backends; neither configured nor started."""
+    stock = Stock()
+    locks = StoreLocks(store_patience_seconds)
+    operations = Operations(most_operations)
+    reporter = Reporter(stock, locks, kinds, refresh_seconds=refresh_seconds)
+    agent = Agent(
+        backends=kinds,
+        stock=stock,
+        locks=locks,
+        operations=operations,
+        reporter=reporter,
+        wiper=wiper or functools.partial(wipe, is_stopping=operations.is_stopping),
+    )
+    return Assembly(agent=agent, stock=stock, operations=operations, reporter=reporter)
