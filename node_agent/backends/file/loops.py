@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import logging
 import os
 import stat
 import struct
@@ -34,8 +33,6 @@ DELETED = " (deleted)"
 DETACHED_MEANWHILE = (errno.ENOENT, errno.ENODEV, errno.ENXIO)
 RELEASE_SECONDS = 2.0
 """How long a detached device may still be open: udev probes whatever changes, and is quick."""
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,13 +76,14 @@ class Loops:
         self._runner = runner
         self._release_seconds = release_seconds
 
-    def attach(self, path: str, image: Image, *, takes_discards: bool) -> Loop:
+    def attach(self, path: str, image: Image) -> Loop:
         """The image's device, attached if it is not yet; raises DeviceError, CommandFailedError.
 
         512-byte sectors always: the kernel's own choice depends on direct I/O, and a file system made on one sector
-        size may not mount on another. Direct I/O where the kernel gives it, else through the page cache. A discard
-        would give a preallocated image's blocks back to the file system (mkfs begins with one), so such a device takes
-        none, unless it is about to be deleted.
+        size may not mount on another. Direct I/O where the kernel gives it, else through the page cache. The device
+        takes discards, so that mkfs and fstrim give blocks back to the file system below, also a preallocated image's:
+        the promise goes on counting (`Entry.promised_bytes`). Setting the queue's discard_max_bytes to 0 would keep
+        them, but the kernel does not let that be undone, not even for whoever gets this device next (seen on 6.18).
         """
         if not any(loop.is_whole and not loop.is_leaving for loop in of_image(attached(), image)):
             _make_free_node()
@@ -98,8 +96,6 @@ class Loops:
         loop = next((loop for loop in of_image(attached(), image) if loop.is_whole), None)
         if loop is None:
             raise DeviceError(f"losetup gave {path} a device, and no device has it")
-        if not takes_discards:
-            _refuse_discards(loop)
         return loop
 
     def grow(self, loop: Loop, size_bytes: int) -> None:
@@ -177,13 +173,6 @@ def _node(name: str, major: int, minor: int) -> Path:
         with suppress(FileExistsError):
             os.mknod(path, stat.S_IFBLK | 0o660, os.makedev(major, minor))
     return path
-
-
-def _refuse_discards(loop: Loop) -> None:
-    try:
-        (_block(loop) / "queue" / "discard_max_bytes").write_text("0")
-    except OSError as failure:
-        log.warning("device may give preallocated blocks back", extra={"device": loop.path, "error": str(failure)})
 
 
 def _block(loop: Loop) -> Path:

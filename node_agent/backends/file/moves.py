@@ -96,8 +96,7 @@ class Moves:
     def attach(self, record: Record) -> Loop:
         """The volume's device; raises DeviceError when there is no image."""
         image = image_of(self.entry(record.id))
-        takes_discards = record.is_sparse or record.state is VolumeState.DELETING
-        return self.loops.attach(self.directory.image_path(record.id), image, takes_discards=takes_discards)
+        return self.loops.attach(self.directory.image_path(record.id), image)
 
     def devices(self, entry: Entry) -> tuple[Loop, ...]:
         """Every loop device on the volume's image, ours first."""

@@ -131,7 +131,7 @@ class Store:
             return report()
 
     def condemn(self, volume_id: VolumeId) -> StoreReport:
-        """See the port. The device comes back afterwards and takes discards: its content may be wiped now."""
+        """See the port. The device comes back afterwards, so that its content can be wiped."""
         with self._changing() as (moves, report):
             entry = moves.entry(volume_id)
             record = record_of(entry)
