@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -255,3 +256,31 @@ def test_a_volume_is_recognised_when_its_device_was_attached_under_another_path(
     assert rig.volume().state is VolumeState.READY
     rig.create()
     assert len([line for line in ran("losetup", "--list").splitlines() if str(root) in line]) == 1
+
+
+def test_a_look_beside_changes_sees_no_orphan_and_no_problem(rig: Rig) -> None:
+    rig.create("still")
+    stop = threading.Event()
+    failures: list[BaseException] = []
+
+    def change() -> None:
+        try:
+            while not stop.is_set():
+                volume = rig.create("moving")
+                rig.backend.condemn(volume)
+                rig.backend.remove(volume)
+        except BaseException as failure:  # noqa: BLE001 - told in the test's own thread
+            failures.append(failure)
+
+    changer = threading.Thread(target=change, name="changer")
+    changer.start()
+    try:
+        for _ in range(200):
+            report = rig.report()
+            assert (report.problem, report.orphans) == (None, ())
+            assert [v.problem for v in report.volumes] == [None] * len(report.volumes)
+            assert "still" in {v.id for v in report.volumes if v.is_active}
+    finally:
+        stop.set()
+        changer.join()
+    assert failures == []
