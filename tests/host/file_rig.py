@@ -14,7 +14,7 @@ from typing import TypeVar
 from node_agent.backends.file import loops, uses
 from node_agent.backends.file.backend import FileBackend
 from node_agent.backends.file.files import DurableFiles, Files
-from node_agent.backends.port import NewVolume, StoreReport
+from node_agent.backends.port import Backend, NewVolume, StoreReport
 from ullage.model import DeviceClass, DeviceClassName, DeviceType, Owner, StoreName, Volume, VolumeId
 from ullage.run import Finished, Runner, Subprocesses
 
@@ -36,7 +36,7 @@ class Rig:
     reserve_bytes: int = 0
     runner: Runner = field(default_factory=Subprocesses)
     files: Files = field(default_factory=DurableFiles)
-    backend: FileBackend = field(init=False)
+    backend: Backend = field(init=False)
 
     def __post_init__(self) -> None:
         self.backend = FileBackend(self.runner, self.files, lambda: datetime.now(UTC))

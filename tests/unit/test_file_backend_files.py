@@ -5,13 +5,15 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from node_agent.backends.file.directory import opened
+from node_agent.backends.file.directory import Directory, Image, opened
 from node_agent.backends.file.faults import faults_told
 from node_agent.backends.file.files import DurableFiles
+from node_agent.backends.file.records import Record
 from node_agent.backends.file.uses import _mount
 from ullage.errors import (
     DeviceError,
@@ -21,7 +23,7 @@ from ullage.errors import (
     UllageError,
     UnsupportedError,
 )
-from ullage.model import VolumeId
+from ullage.model import Problem, VolumeId
 
 FILES = DurableFiles()
 
@@ -128,6 +130,39 @@ def test_what_was_opened_is_what_is_read_when_another_directory_takes_its_place(
         (tmp_path / "volumes").rename(tmp_path / "aside")
         (tmp_path / "volumes").mkdir()
         assert [entry.id for entry in directory.entries()] == [VolumeId("a")]
+
+
+@dataclass(frozen=True, slots=True)
+class Beside(Directory):
+    """A look during which the volume is removed: between the two reads, whichever comes first."""
+
+    def _record(self, volume_id: VolumeId) -> Record | Problem | None:
+        found = Directory._record(self, volume_id)
+        self.remove(volume_id)
+        return found
+
+    def _image(self, volume_id: VolumeId) -> Image | Problem | None:
+        found = Directory._image(self, volume_id)
+        self.remove(volume_id)
+        return found
+
+    def remove(self, volume_id: VolumeId) -> None:
+        for suffix in (".img", ".json"):
+            FILES.unlink(self.descriptor, f"{volume_id}{suffix}")
+
+
+def test_a_look_beside_a_removal_sees_no_half_of_a_volume(tmp_path: Path, directory: int) -> None:
+    FILES.write_new(directory, "a.json", b"{}")
+    FILES.make(directory, "a.img")
+    assert Beside(str(tmp_path), directory).entries() == ()
+
+
+def test_a_directory_in_the_place_of_a_record_is_told_and_costs_no_descriptor(tmp_path: Path) -> None:
+    (tmp_path / "a.json").mkdir()
+    with opened(str(tmp_path)) as directory:
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        assert isinstance(directory.entry(VolumeId("a")).record, Problem)
+        assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_a_mount_point_with_spaces_is_read_as_it_is_called() -> None:

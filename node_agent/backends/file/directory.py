@@ -156,11 +156,13 @@ class Directory:
             descriptor = os.open(name, os.O_RDONLY | os.O_NONBLOCK | HELD, dir_fd=self.descriptor)
         except FileNotFoundError:
             return None
-        with os.fdopen(descriptor, "rb") as file:
+        try:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode) or found.st_size > LARGEST_RECORD_BYTES:
                 raise OSError(errno.EINVAL, "not a small regular file", name)
-            return file.read(LARGEST_RECORD_BYTES)
+            return os.read(descriptor, LARGEST_RECORD_BYTES)
+        finally:
+            os.close(descriptor)
 
 
 @contextmanager
