@@ -17,8 +17,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from ullage.errors import MIB, human_bytes
-from ullage.model import DeviceType, Disk, Layout, PhysicalVolume, Pool, PoolName
+from ullage.errors import GIB, MIB, human_bytes
+from ullage.model import DeviceType, Disk, Layout, PhysicalVolume, Pool, PoolName, Share
 
 RAID_SUPERBLOCK_BYTES = 2 * 4096
 """dm-raid's own superblock and the write-intent bitmap's, at the start of every metadata image."""
@@ -26,8 +26,9 @@ RAID_REGION_BYTES = 2 * MIB
 """LVM's default `raid_region_size`: one bitmap bit covers this much."""
 INTEGRITY_STEP_BYTES = 500 * MIB
 INTEGRITY_STEP_COST_BYTES = 4 * MIB
-INTEGRITY_BASE_BYTES = 4 * MIB
-"""dm-integrity's metadata beside an image: 4 MiB, and 4 MiB for every begun 500 MiB of data."""
+INTEGRITY_JOURNALS_BYTES = ((512 * MIB, 4 * MIB), (GIB, 8 * MIB), (4 * GIB, 32 * MIB), (None, 64 * MIB))
+"""dm-integrity's metadata beside an image: 4 MiB for every begun 500 MiB of data, and a journal by the image's size (up
+to this size, this much), as lvm2 2.03 computes them (lib/metadata/integrity_manip.c); seen to hold up to 8 GiB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,13 +37,13 @@ class Allocation:
 
     pool: PoolName
     size_bytes: int
-    taken: tuple[PhysicalVolume, ...] = ()
+    taken: tuple[Share, ...] = ()
     disk: str = ""
 
     @property
     def physical_volumes(self) -> tuple[str, ...]:
         """Names only, in the order LVM is to be told."""
-        return tuple(share.name for share in self.taken)
+        return tuple(share.physical_volume for share in self.taken)
 
 
 def rounded_bytes(layout: Layout, extent_bytes: int, size_bytes: int, minimum_bytes: int = 0) -> int:
@@ -60,7 +61,8 @@ def image_extents(layout: Layout, extent_bytes: int, data_extents: int) -> int:
         extents += -(-(RAID_SUPERBLOCK_BYTES + bitmap_bytes) // extent_bytes)
     if layout.integrity:
         steps = data_bytes // INTEGRITY_STEP_BYTES + 1
-        extents += -(-(INTEGRITY_BASE_BYTES + steps * INTEGRITY_STEP_COST_BYTES) // extent_bytes)
+        journal = next(cost for up_to, cost in INTEGRITY_JOURNALS_BYTES if up_to is None or data_bytes <= up_to)
+        extents += -(-(journal + steps * INTEGRITY_STEP_COST_BYTES) // extent_bytes)
     return extents
 
 
@@ -116,7 +118,7 @@ def allocate(pool: Pool, layout: Layout, size_bytes: int) -> Allocation | None:
         return Allocation(
             pool=pool.name,
             size_bytes=size,
-            taken=tuple(PhysicalVolume(name=name, free_bytes=share) for name in chosen),
+            taken=tuple(Share(physical_volume=name, size_bytes=share) for name in chosen),
         )
     return Allocation(pool=pool.name, size_bytes=size, taken=tuple(_filled(most_room_first, size)))
 
@@ -140,7 +142,7 @@ def allocate_growth(
     room = {volume.name: volume.free_bytes for volume in pool.physical_volumes}
     if share * layout.images > pool.free_bytes or any(share > room.get(name, 0) for name in physical_volumes):
         return None
-    taken = tuple(PhysicalVolume(name=name, free_bytes=share) for name in sorted(physical_volumes))
+    taken = tuple(Share(physical_volume=name, size_bytes=share) for name in sorted(physical_volumes))
     return Allocation(pool=pool.name, size_bytes=size, taken=taken)
 
 
@@ -157,7 +159,7 @@ def largest_growth_bytes(pool: Pool, layout: Layout, physical_volumes: Sequence[
 
 def without(pool: Pool, allocation: Allocation) -> Pool:
     """The pool after that allocation has been taken from it."""
-    taken = {share.name: share.free_bytes for share in allocation.taken}
+    taken = {share.physical_volume: share.size_bytes for share in allocation.taken}
     cost = sum(taken.values()) if taken else allocation.size_bytes
     return replace(
         pool,
@@ -219,9 +221,9 @@ def _smallest_disk(disks: Iterable[Disk], size_bytes: int) -> Disk:
     return min((disk for disk in disks if disk.size_bytes >= size_bytes), key=lambda disk: (disk.size_bytes, disk.name))
 
 
-def _filled(most_room_first: Iterable[PhysicalVolume], size_bytes: int) -> Iterable[PhysicalVolume]:
+def _filled(most_room_first: Iterable[PhysicalVolume], size_bytes: int) -> Iterable[Share]:
     for volume in most_room_first:
         taken = min(size_bytes, volume.free_bytes)
         if taken > 0:
-            yield replace(volume, free_bytes=taken)
+            yield Share(physical_volume=volume.name, size_bytes=taken)
             size_bytes -= taken

@@ -136,10 +136,18 @@ class Problem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhysicalVolume:
-    """One PV's room, as LVM counts it: whole extents, nothing subtracted."""
+    """One physical volume's room, as LVM counts it: whole extents, nothing subtracted."""
 
     name: str
     free_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """What a volume takes from one physical volume."""
+
+    physical_volume: str
+    size_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,8 +174,8 @@ class Disk:
 class Pool:
     """One place that space is taken from. Capacity is a list of these and never their sum.
 
-    `free_bytes` is after `reserve_bytes` and never negative. `physical_volumes` is what spread layouts are computed from.
-    A pool with a `problem` takes nothing new; its numbers are the last that were true.
+    `free_bytes` is after `reserve_bytes` and never negative. `physical_volumes` is what spread layouts are computed
+    from. A pool with a `problem` takes nothing new; its numbers are the last that were true.
     """
 
     name: PoolName
@@ -202,6 +210,7 @@ class Volume:
     id: VolumeId
     pool: PoolName
     store: StoreName
+    type: DeviceType
     device_class: DeviceClassName
     size_bytes: int
     device_size_bytes: int
@@ -214,7 +223,9 @@ class Volume:
     device_minor: int = -1
     is_active: bool = True
     is_open: bool = False
-    physical_volumes: tuple[str, ...] = ()
+    layout: Layout = field(default_factory=Layout)
+    taken: tuple[Share, ...] = ()
+    """What it takes from which physical volume, metadata included; empty for thin volumes and files."""
     problem: Problem | None = None
 
 

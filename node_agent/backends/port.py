@@ -6,9 +6,9 @@ The steps of a life, and the marks they leave on the device itself, so that a cr
     expand ──(GROWING)─── wipe the new part ── settle ──(READY)
     condemn ──(DELETING)── wipe ── remove
 
-Every changing step is called with its store's lock held, is safe to repeat, and answers with the store's report taken
-right after the change: nobody has to guess what it did. A changing step that raises has changed nothing, or has left a
-state that repeating it brings to its end.
+Every changing step is called with its store's lock held and is safe to repeat. It answers with the volume as the kernel
+shows it after the change; the numbers of the whole store come with the next report, which the agent asks for after each
+change. A changing step that raises has changed nothing, or has left a state that repeating it brings to its end.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from ullage.model import DeviceClass, Orphan, Owner, Pool, PoolName, Problem, StoreName, Volume, VolumeId
+from ullage.capacity import Allocation
+from ullage.model import DeviceClass, DeviceType, Orphan, Owner, Pool, Problem, StoreName, Volume, VolumeId, Wipe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,13 +34,12 @@ class StoreReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewVolume:
-    """A volume as decided: `size_bytes` is what `ullage.capacity` rounded it to, `physical_volumes` where it goes."""
+    """A volume as decided: how large and on which physical volumes is in `allocation`."""
 
     id: VolumeId
     device_class: DeviceClass
     pool: Pool
-    size_bytes: int
-    physical_volumes: tuple[str, ...]
+    allocation: Allocation
     owner: Owner
     needs_wipe: bool
     """Leave it CREATING: its bytes are not fit to be seen yet."""
@@ -48,48 +48,47 @@ class NewVolume:
 class Backend(Protocol):
     """One kind of storage on this node, for the classes it was given."""
 
+    types: frozenset[DeviceType]
+    """The types of device classes that it serves."""
+
     def configure(self, classes: Sequence[DeviceClass]) -> None:
-        """Take these classes from now on (a reload). Those of another type are passed over."""
+        """Take these classes from now on; called at start and at every reload, with the classes of all types."""
 
     def look(self) -> tuple[StoreReport, ...]:
         """Report every store that its classes name or match, each whole or with its problem. Changes nothing."""
 
-    def make_pool(self, pool: Pool, device_class: DeviceClass) -> StoreReport:
+    def look_at(self, store: StoreName) -> StoreReport:
+        """Report one store. Changes nothing."""
+
+    def make_pool(self, pool: Pool, device_class: DeviceClass) -> None:
         """Make the thin pool that `device_class` asks for on demand; one that is there already is left as it is."""
 
-    def reads_as_zeroes(self, pool: Pool) -> bool:
-        """Whether a new volume's bytes are zeroes by the nature of the pool, so that no wipe is needed."""
+    def needs_wipe(self, volume_type: DeviceType, wipe: Wipe) -> bool:
+        """Whether, for volumes of this type, the policy takes any work: some kinds show no old bytes by nature."""
 
-    def create(self, new: NewVolume) -> StoreReport:
+    def create(self, new: NewVolume) -> Volume:
         """Make the volume, tagged with its owner, active, CREATING if it needs a wipe and READY otherwise.
 
         Raises InsufficientCapacityError when there is no room after all.
         """
 
-    def expand(
-        self, volume: Volume, size_bytes: int, physical_volumes: tuple[str, ...], *, needs_wipe: bool
-    ) -> StoreReport:
-        """Make the volume `size_bytes` (already rounded); GROWING, its old size kept, if the new part needs a wipe."""
+    def expand(self, volume: Volume, growth: Allocation, *, needs_wipe: bool) -> Volume:
+        """Make the volume as large as `growth` says; GROWING, its old size kept, if the new part needs a wipe."""
 
-    def settle(self, volume: Volume) -> StoreReport:
+    def settle(self, volume: Volume) -> Volume:
         """Drop the CREATING or GROWING mark: every byte is fit to be seen."""
 
-    def condemn(self, volume: Volume) -> StoreReport:
-        """Mark DELETING, after a fresh look that it is ours and nobody has it open.
+    def condemn(self, volume: Volume) -> Volume:
+        """Mark DELETING, if it is ours at this very moment and nobody has it open.
 
         Raises NotFoundError when it is gone, NotOursError, VolumeInUseError.
         """
 
-    def remove(self, volume: Volume) -> StoreReport:
-        """Remove it, if a fresh look says that it carries our tag and this id and that nobody has it open.
+    def remove(self, volume: Volume) -> None:
+        """Remove it, if at this very moment it carries our tag and this id and nobody has it open.
 
         Raises NotFoundError when it is gone, NotOursError, VolumeInUseError.
         """
 
-    def activate(self, store: StoreName, volumes: Sequence[Volume]) -> StoreReport:
+    def activate(self, store: StoreName, volumes: Sequence[Volume]) -> None:
         """Make these volumes' devices appear (after a boot)."""
-
-
-def pool_of(report: StoreReport, name: PoolName) -> Pool | None:
-    """The pool of that name in a report."""
-    return next((pool for pool in report.pools if pool.name == name), None)

@@ -1,0 +1,486 @@
+"""The agent: what is done to storage, in which order, and what a repetition finds.
+
+Each operation looks, acts and looks again; a repetition after a crash at any point begins at the mark that the last one
+left on the device (see `node_agent.backends.port`) and ends where it would have. The same code finishes what an earlier
+process had begun (`recover`). No step knows of gRPC or of Kubernetes.
+
+What must hold before anything is destroyed, and who checks it:
+- the volume is known, and in the pool that the request names      → `_delete`
+- its store is readable: a missing group never means "gone"        → `_delete`
+- it carries our tag and this id, and nobody has it open, now      → the backend, under LVM's or the kernel's own lock
+- nobody mounts or claims it while it is wiped                     → the wiper, by opening it exclusively
+- in a volume in use only what nobody can use yet is wiped         → the mark of its growth, put on before it grows
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Protocol
+
+from node_agent.backends.port import Backend, NewVolume
+from node_agent.locks import Operations, StoreLocks
+from node_agent.reporter import Reporter
+from node_agent.stock import Stock
+from node_agent.wipe import Moment
+from ullage.capacity import Allocation, allocate, allocate_growth, largest_growth_bytes, rounded_bytes, shortage
+from ullage.errors import (
+    ConflictError,
+    InsufficientCapacityError,
+    InvalidRequestError,
+    NotFoundError,
+    NotOursError,
+    OutOfRangeError,
+    PoolUnavailableError,
+    StillRunningError,
+    UllageError,
+    UnavailableError,
+    UnknownDeviceClassError,
+    UnsupportedError,
+    VolumeNotReadyError,
+    human_bytes,
+)
+from ullage.model import (
+    CreateVolume,
+    DeleteVolume,
+    DeviceClass,
+    DeviceClassName,
+    ExpandVolume,
+    Layout,
+    Pool,
+    PoolName,
+    StoreName,
+    Volume,
+    VolumeId,
+    VolumeState,
+    Wipe,
+)
+from ullage.names import check_owner, check_volume_id
+from ullage.placement import Demand, place
+
+MOST_SIZE_BYTES = 1 << 60
+"""An exbibyte: more than any node has, and far from where 64-bit arithmetic of others ends."""
+LONGEST_WAIT_SECONDS = 3600.0
+
+log = logging.getLogger(__name__)
+
+
+class Wiper(Protocol):
+    """Makes bytes unfit to be seen; see `node_agent.wipe`."""
+
+    def __call__(self, device_path: str, policy: Wipe, *, moment: Moment, start_bytes: int, end_bytes: int) -> None:
+        """Wipe [start, end) as the policy asks; raises VolumeInUseError, DeviceError."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """What a create, expand or delete came to. `is_new` is False when there was nothing left to do."""
+
+    volume: Volume | None
+    is_new: bool
+
+
+class Agent:
+    """One node's storage. Thread-safe; every method may be called by many at once."""
+
+    def __init__(  # noqa: PLR0913 - everything it stands on, wired in one place
+        self,
+        *,
+        backends: Sequence[Backend],
+        stock: Stock,
+        locks: StoreLocks,
+        operations: Operations,
+        reporter: Reporter,
+        wiper: Wiper,
+    ) -> None:
+        """Configure it with `configure` before anything else."""
+        self._backends = tuple(backends)
+        self._stock = stock
+        self._locks = locks
+        self._operations = operations
+        self._reporter = reporter
+        self._wipe = wiper
+        self._classes: dict[DeviceClassName, DeviceClass] = {}
+
+    def configure(self, classes: Sequence[DeviceClass]) -> None:
+        """Take these device classes from now on, and look at what they name."""
+        served = {each for backend in self._backends for each in backend.types}
+        self._classes = {each.name: each for each in classes if each.type in served}
+        for backend in self._backends:
+            backend.configure(classes)
+        self._reporter.look_now()
+
+    def recover(self) -> None:
+        """After a start: bring up the devices of our volumes and finish what an earlier process had begun."""
+        for report in self._stock.reports():
+            asleep = [volume for volume in report.volumes if not volume.is_active]
+            backend = self._reporter.backend_of(report.name)
+            if asleep and report.problem is None and backend is not None:
+                try:
+                    with self._changing(report.name, "activation"):
+                        backend.activate(report.name, asleep)
+                        self._reporter.look_at_locked(report.name)
+                except UllageError:
+                    # One store that cannot be brought up must not keep the others, nor the agent, down.
+                    log.exception("activation failed", extra={"store": report.name})
+        for volume in self._stock.volumes().values():
+            if volume.state is not VolumeState.READY:
+                log.info("finishing what was begun", extra={"volume_id": volume.id, "state": volume.state})
+                with suppress(StillRunningError):
+                    self._operations.run(volume.id, volume, self._resume(volume), patience_seconds=0)
+
+    def create(self, request: CreateVolume, *, patience_seconds: float = LONGEST_WAIT_SECONDS) -> Done:
+        """Make a volume, or find the one that an equal request made.
+
+        Raises InvalidRequestError, ConflictError, OutOfRangeError, InsufficientCapacityError, UnavailableError,
+        PendingOperationError, StillRunningError.
+        """
+        check_volume_id(request.volume_id)
+        check_owner(request.owner)
+        _check_sizes(request.size_bytes, request.limit_bytes)
+        self._class(request.device_class)
+        return self._operations.run(
+            request.volume_id, request, lambda: self._create(request), patience_seconds=patience_seconds
+        )
+
+    def expand(self, request: ExpandVolume, *, patience_seconds: float = LONGEST_WAIT_SECONDS) -> Done:
+        """Make a volume larger, or find that it is large enough; raises as `create`, and NotFoundError."""
+        check_volume_id(request.volume_id)
+        _check_sizes(request.size_bytes, request.limit_bytes)
+        return self._operations.run(
+            request.volume_id, request, lambda: self._expand(request), patience_seconds=patience_seconds
+        )
+
+    def delete(self, request: DeleteVolume, *, patience_seconds: float = LONGEST_WAIT_SECONDS) -> Done:
+        """Make a volume be gone, or find that it is.
+
+        Raises NotOursError, VolumeInUseError, UnavailableError (it may be where we cannot look), and as `create`.
+        """
+        check_volume_id(request.volume_id)
+        return self._operations.run(
+            request.volume_id, request, lambda: self._delete(request), patience_seconds=patience_seconds
+        )
+
+    def snapshot(self, volume_id: VolumeId) -> Done:
+        """Not yet."""
+        raise UnsupportedError(f"snapshots are not supported by this version (asked for {volume_id})")
+
+    def clone(self, volume_id: VolumeId) -> Done:
+        """Not yet."""
+        raise UnsupportedError(f"clones are not supported by this version (asked for {volume_id})")
+
+    def get(self, volume_id: VolumeId) -> Volume:
+        """One volume, from memory; raises NotFoundError only when every store could be read."""
+        check_volume_id(volume_id)
+        found = self._stock.find(volume_id)
+        if found is None:
+            self._refuse_if_blind(f"volume {volume_id} is on none of the readable stores")
+            raise NotFoundError(f"volume {volume_id} is on none of this node's stores", volume_id=volume_id)
+        return found
+
+    def volumes(self) -> tuple[Volume, ...]:
+        """Every volume, from memory, by id."""
+        return tuple(volume for _, volume in sorted(self._stock.volumes().items()))
+
+    def pools(self) -> tuple[Pool, ...]:
+        """Every pool, from memory."""
+        return tuple(pool for _, pool in sorted(self._stock.pools().items()))
+
+    def wait_for_change(self, version: int, timeout_seconds: float) -> int:
+        """Block until there is something newer than `version` to see, or the time is up."""
+        return self._stock.wait_for_change(version, timeout_seconds)
+
+    def _create(self, request: CreateVolume) -> Done:
+        found = self._stock.find(request.volume_id)
+        is_new = found is None
+        if found is None:
+            found, is_new = self._carve(request)
+        self._check_same(request, found)
+        return Done(volume=self._finish(found), is_new=is_new)
+
+    def _carve(self, request: CreateVolume) -> tuple[Volume, bool]:
+        device_class = self._class(request.device_class)
+        while True:
+            chosen = self._choose(request, device_class)
+            backend = self._backend(chosen.store)
+            with self._changing(chosen.store, f"create of {request.volume_id}"):
+                pool = self._stock.pools().get(chosen.name)
+                if pool is not None and not pool.exists:
+                    backend.make_pool(pool, device_class)
+                    self._reporter.look_at_locked(pool.store)
+                    pool = self._stock.pools().get(chosen.name)
+                allocation = allocate(pool, device_class.layout, request.size_bytes) if pool else None
+                if pool is None or allocation is None:
+                    continue  # another took the room between the choice and the lock: choose again
+                new = NewVolume(
+                    id=request.volume_id,
+                    device_class=device_class,
+                    pool=pool,
+                    allocation=allocation,
+                    owner=request.owner,
+                    needs_wipe=backend.needs_wipe(pool.type, device_class.wipe),
+                )
+                try:
+                    volume = backend.create(new)
+                except UllageError:
+                    # The disk knows better than the report or the failed command: what is there is gone on with.
+                    self._reporter.look_at_locked(pool.store)
+                    found = self._stock.find(request.volume_id)
+                    if found is None:
+                        raise
+                    return found, False
+                self._stock.apply(pool.store, None, volume)
+            self._reporter.wish(pool.store)
+            log.info(
+                "volume carved",
+                extra={"volume_id": volume.id, "pool": pool.name, "size_bytes": volume.device_size_bytes},
+            )
+            return volume, True
+
+    def _choose(self, request: CreateVolume, device_class: DeviceClass) -> Pool:
+        """The pool for a new volume; before a refusal everything is looked at afresh."""
+        for is_last in (False, True):
+            pools = {
+                name: pool
+                for name, pool in self._stock.pools().items()
+                if device_class.name in pool.classes and request.pool in (None, name)
+            }
+            demand = Demand(
+                key="",
+                size_bytes=request.size_bytes,
+                layout=device_class.layout,
+                pools=tuple(pools),
+            )
+            placed = place([demand], pools)
+            if placed is not None:
+                chosen = pools[placed[""].pool]
+                _check_limit(placed[""].size_bytes, request.limit_bytes, chosen)
+                return chosen
+            if is_last:
+                break
+            self._reporter.look_now()
+        raise self._no_room(request, device_class, tuple(pools.values()))
+
+    def _no_room(self, request: CreateVolume, device_class: DeviceClass, pools: Sequence[Pool]) -> UllageError:
+        if not pools:
+            wanted = f"pool {request.pool}" if request.pool else "any pool"
+            problems = "; ".join(each.problem.message for each in self._stock.reports() if each.problem)
+            return PoolUnavailableError(
+                f"device class {device_class.name} has not {wanted} on this node{': ' if problems else ''}{problems}",
+                device_class=device_class.name,
+            )
+        reasons = [f"{device_class.name}/{shortage(pool, device_class.layout, request.size_bytes)}" for pool in pools]
+        sentence = "; ".join(reasons)
+        if all(pool.problem is not None for pool in pools):
+            return PoolUnavailableError(sentence, device_class=device_class.name)
+        return InsufficientCapacityError(
+            sentence,
+            device_class=device_class.name,
+            wanted_bytes=request.size_bytes,
+            free_bytes=max(pool.free_bytes for pool in pools if pool.problem is None),
+        )
+
+    def _check_same(self, request: CreateVolume, found: Volume) -> None:
+        """An id that exists must be what is asked for; raises ConflictError, VolumeNotReadyError."""
+        if found.state is VolumeState.DELETING:
+            raise VolumeNotReadyError(f"volume {found.id} is being deleted", volume_id=found.id)
+        differences = []
+        if found.device_class != request.device_class:
+            differences.append(f"its device class is {found.device_class}, not {request.device_class}")
+        if request.pool not in (None, found.pool):
+            differences.append(f"it is in {found.pool}, not {request.pool}")
+        if found.size_bytes < request.size_bytes:
+            differences.append(f"it has {found.size_bytes} bytes, fewer than {request.size_bytes}")
+        if request.limit_bytes and found.size_bytes > request.limit_bytes:
+            differences.append(f"it has {found.size_bytes} bytes, more than the limit {request.limit_bytes}")
+        if differences:
+            raise ConflictError(f"volume {found.id} exists: {', '.join(differences)}", volume_id=found.id)
+
+    def _finish(self, volume: Volume) -> Volume:
+        """Wipe what a CREATING or GROWING volume must not show, and make it READY."""
+        if volume.state is VolumeState.READY:
+            return volume
+        backend = self._readable(volume)
+        volume = self._awake(backend, volume)
+        start = 0 if volume.state is VolumeState.CREATING else volume.size_bytes
+        if start < volume.device_size_bytes:
+            self._wipe(
+                volume.device_path,
+                volume.wipe,
+                moment=Moment.CREATE if volume.state is VolumeState.CREATING else Moment.GROW,
+                start_bytes=start,
+                end_bytes=volume.device_size_bytes,
+            )
+        with self._changing(volume.store, f"settling of {volume.id}"):
+            settled = backend.settle(volume)
+            self._stock.apply(volume.store, volume, settled)
+        self._reporter.wish(volume.store)
+        return settled
+
+    def _expand(self, request: ExpandVolume) -> Done:
+        volume = self.get(request.volume_id)
+        if volume.state in (VolumeState.CREATING, VolumeState.DELETING):
+            raise VolumeNotReadyError(f"volume {volume.id} is still {volume.state}", volume_id=volume.id)
+        _check_limit(volume.size_bytes, request.limit_bytes, volume)
+        if volume.size_bytes >= request.size_bytes and volume.state is VolumeState.READY:
+            return Done(volume=volume, is_new=False)
+        if volume.device_size_bytes < request.size_bytes:
+            volume = self._grow(request, volume)
+        return Done(volume=self._finish(volume), is_new=True)
+
+    def _grow(self, request: ExpandVolume, volume: Volume) -> Volume:
+        backend = self._readable(volume)
+        with self._changing(volume.store, f"expand of {volume.id}"):
+            growth = self._growth(request, volume)
+            if growth is None:
+                self._reporter.look_at_locked(volume.store)
+                volume = self.get(volume.id)
+                growth = self._growth(request, volume)
+            if growth is None:
+                raise self._no_room_to_grow(request, volume)
+            needs_wipe = backend.needs_wipe(volume.type, volume.wipe)
+            grown = backend.expand(volume, growth, needs_wipe=needs_wipe)
+            self._stock.apply(volume.store, volume, grown)
+        self._reporter.wish(volume.store)
+        log.info("volume grown", extra={"volume_id": volume.id, "size_bytes": grown.device_size_bytes})
+        return grown
+
+    def _growth(self, request: ExpandVolume, volume: Volume) -> Allocation | None:
+        pool = self._stock.pools().get(volume.pool)
+        if pool is None:
+            raise PoolUnavailableError(f"no device class on this node names {volume.pool}", pool=volume.pool)
+        _check_limit(rounded_bytes(volume.layout, pool.extent_bytes, request.size_bytes), request.limit_bytes, volume)
+        names = tuple(share.physical_volume for share in volume.taken)
+        return allocate_growth(pool, volume.layout, names, volume.device_size_bytes, request.size_bytes)
+
+    def _no_room_to_grow(self, request: ExpandVolume, volume: Volume) -> UllageError:
+        pool = self._stock.pools()[volume.pool]
+        missing = request.size_bytes - volume.size_bytes
+        if pool.problem is not None:
+            return PoolUnavailableError(shortage(pool, volume.layout, missing), pool=pool.name)
+        names = tuple(share.physical_volume for share in volume.taken)
+        most = largest_growth_bytes(pool, volume.layout, names, volume.device_size_bytes)
+        return InsufficientCapacityError(
+            f"{volume.id} has {human_bytes(volume.size_bytes)} and can grow to {human_bytes(most)}, "
+            f"{human_bytes(request.size_bytes)} wanted: {shortage(pool, Layout(), missing)}",
+            pool=pool.name,
+            wanted_bytes=request.size_bytes,
+            free_bytes=pool.free_bytes,
+        )
+
+    def _delete(self, request: DeleteVolume) -> Done:
+        volume = self._stock.find(request.volume_id)
+        if volume is None:
+            # "Already gone" is an answer with consequences: it is given on a fresh look at everything only.
+            self._reporter.look_now()
+            volume = self._stock.find(request.volume_id)
+        if volume is None:
+            self._refuse_if_blind(f"volume {request.volume_id} cannot be told to be gone", request.pool)
+            return Done(volume=None, is_new=False)
+        if request.pool not in (None, volume.pool):
+            raise NotOursError(f"volume {volume.id} is in {volume.pool}, not in {request.pool}", volume_id=volume.id)
+        self._destroy(volume)
+        return Done(volume=volume, is_new=True)
+
+    def _destroy(self, volume: Volume) -> None:
+        backend = self._readable(volume)
+        if backend.needs_wipe(volume.type, volume.wipe):
+            with self._changing(volume.store, f"delete of {volume.id}"):
+                condemned = backend.condemn(volume)
+                self._stock.apply(volume.store, volume, condemned)
+            volume = self._awake(backend, condemned)
+            self._wipe(
+                volume.device_path,
+                volume.wipe,
+                moment=Moment.DELETE,
+                start_bytes=0,
+                end_bytes=volume.device_size_bytes,
+            )
+        with self._changing(volume.store, f"delete of {volume.id}"):
+            with suppress(NotFoundError):  # a fresh look says that it is gone: that is what was asked for
+                backend.remove(volume)
+            self._stock.apply(volume.store, volume, None)
+        self._reporter.wish(volume.store)
+        log.info("volume removed", extra={"volume_id": volume.id, "pool": volume.pool})
+
+    def _resume(self, volume: Volume) -> Callable[[], Done]:
+        def work() -> Done:
+            if volume.state is VolumeState.DELETING:
+                self._destroy(volume)
+                return Done(volume=None, is_new=True)
+            return Done(volume=self._finish(volume), is_new=True)
+
+        return work
+
+    def _awake(self, backend: Backend, volume: Volume) -> Volume:
+        """The volume with its device there to be written to."""
+        if volume.is_active:
+            return volume
+        with self._changing(volume.store, f"activation of {volume.id}"):
+            backend.activate(volume.store, [volume])
+            self._reporter.look_at_locked(volume.store)
+        return self.get(volume.id)
+
+    @contextmanager
+    def _changing(self, store: StoreName, purpose: str) -> Iterator[None]:
+        """Hold a store for a change. After a failed one look at once: it may have done more than it said.
+
+        Without that look a retry could begin at a mark that is no longer there, and wipe what is in use by then.
+        """
+        with self._locks.hold(store, purpose):
+            try:
+                yield
+            except UllageError:
+                self._reporter.look_at_locked(store)
+                raise
+
+    def _class(self, name: DeviceClassName) -> DeviceClass:
+        found = self._classes.get(name)
+        if found is None:
+            known = ", ".join(sorted(self._classes)) or "none"
+            raise UnknownDeviceClassError(f"no device class {name!r} on this node; there are: {known}")
+        return found
+
+    def _backend(self, store: StoreName) -> Backend:
+        backend = self._reporter.backend_of(store)
+        if backend is None:
+            raise PoolUnavailableError(f"{store} is not a store of this node", store=store)
+        return backend
+
+    def _readable(self, volume: Volume) -> Backend:
+        """The volume's backend, if its store can be trusted now; raises PoolUnavailableError."""
+        report = self._stock.report(volume.store)
+        if report is None or report.problem is not None:
+            why = report.problem.message if report and report.problem else "it has not been read yet"
+            raise PoolUnavailableError(f"volume {volume.id} is on {volume.store}: {why}", store=volume.store)
+        return self._backend(volume.store)
+
+    def _refuse_if_blind(self, what: str, pool: PoolName | None = None) -> None:
+        """Raise UnavailableError when some store cannot be read (that of `pool`, if given): it may be there."""
+        blind = [
+            report
+            for report in self._stock.reports()
+            if report.problem is not None and (pool is None or f"{pool}/".startswith(f"{report.name}/"))
+        ]
+        if blind:
+            reasons = "; ".join(f"{report.problem.message}" for report in blind if report.problem)
+            raise UnavailableError(f"{what}, but not every store can be read: {reasons}")
+
+
+def _check_sizes(size_bytes: int, limit_bytes: int) -> None:
+    if not 0 < size_bytes <= MOST_SIZE_BYTES:
+        raise InvalidRequestError(f"a size of {size_bytes} bytes is not possible; 1 to {MOST_SIZE_BYTES}")
+    if limit_bytes < 0 or (limit_bytes and limit_bytes < size_bytes):
+        raise InvalidRequestError(f"a limit of {limit_bytes} bytes is below the size of {size_bytes} bytes")
+
+
+def _check_limit(size_bytes: int, limit_bytes: int, where: Pool | Volume) -> None:
+    if limit_bytes and size_bytes > limit_bytes:
+        name = where.name if isinstance(where, Pool) else where.id
+        raise OutOfRangeError(
+            f"{name}: the smallest possible size is {size_bytes} bytes, the limit is {limit_bytes}",
+            size_bytes=size_bytes,
+            limit_bytes=limit_bytes,
+        )

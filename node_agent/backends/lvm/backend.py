@@ -1,0 +1,302 @@
+"""LVM, thick and thin, as a backend.
+
+LVM is the only record. Before anything is destroyed the command itself checks, under LVM's own lock, that the logical
+volume carries our tag with this very id and that nobody has it open (`--select`); what does not match is left alone and
+a fresh look tells why.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+from node_agent.backends.lvm import tags
+from node_agent.backends.lvm.command import Lvm
+from node_agent.backends.lvm.devices import candidates
+from node_agent.backends.lvm.pools import data_bytes, metadata_bytes, names, store_report
+from node_agent.backends.lvm.report import ARGUMENTS, VolumeGroup, volume_groups
+from node_agent.backends.port import NewVolume, StoreReport
+from node_agent.block import block_device
+from ullage.capacity import Allocation
+from ullage.errors import (
+    CommandError,
+    CommandFailedError,
+    CommandMissingError,
+    ConflictError,
+    NotFoundError,
+    NotOursError,
+    PoolUnavailableError,
+    VolumeInUseError,
+)
+from ullage.model import (
+    DeviceClass,
+    DeviceType,
+    Layout,
+    LayoutKind,
+    Pool,
+    Problem,
+    StoreName,
+    Volume,
+    VolumeState,
+    Wipe,
+)
+from ullage.run import Finished
+
+
+class LvmBackend:
+    """Implements `node_agent.backends.port.Backend`."""
+
+    types = frozenset({DeviceType.THICK, DeviceType.THIN})
+
+    def __init__(self, lvm: Lvm) -> None:
+        """Nothing is looked at until the first `look`."""
+        self._lvm = lvm
+        self._classes: tuple[DeviceClass, ...] = ()
+        self._file_directories: tuple[str, ...] = ()
+        self._devices: dict[StoreName, tuple[str, ...]] = {}
+        """The physical volumes of each group at its last look: what its commands may read. Replaced, never changed."""
+
+    def configure(self, classes: Sequence[DeviceClass]) -> None:
+        """See Backend."""
+        self._classes = tuple(each for each in classes if each.type in self.types)
+        self._file_directories = tuple(each.directory for each in classes if each.directory)
+
+    def look(self) -> tuple[StoreReport, ...]:
+        """See Backend. A group is a store when a class names it, when it holds volumes of ours, or when it once did."""
+        everything = candidates(self._file_directories)
+        named = {StoreName(name) for each in self._classes for name in each.volume_groups if not _is_glob(name)}
+        wanted = named | self._devices.keys()
+        try:
+            groups = self._groups(everything)
+        except CommandError as failure:
+            if isinstance(failure, CommandMissingError) and not self._classes:
+                return ()  # no LVM on this machine, and nobody expects it
+            return tuple(self._one_by_one(failure, wanted, everything))
+        ours = {
+            name: group
+            for name, group in groups.items()
+            if name in self._devices or group.volumes or any(names(each, name) for each in self._classes)
+        }
+        self._devices = {**self._devices, **{name: group.devices for name, group in ours.items()}}
+        return (
+            *(store_report(group, self._classes) for _, group in sorted(ours.items())),
+            *(_missing(name) for name in sorted(wanted - ours.keys())),
+        )
+
+    def look_at(self, store: StoreName) -> StoreReport:
+        """See Backend."""
+        everything = candidates(self._file_directories)
+        try:
+            group = self._group(store, self._devices.get(store) or everything)
+            if group is None or group.missing_physical_volumes:
+                # Perhaps the group has moved to devices that we did not know of: a vgextend by hand, a disk renamed.
+                group = self._group(store, everything)
+        except CommandError as failure:
+            return _unreadable(store, failure)
+        if group is None:
+            return _missing(store)
+        self._devices = {**self._devices, store: group.devices}
+        return store_report(group, self._classes)
+
+    def make_pool(self, pool: Pool, device_class: DeviceClass) -> None:
+        """See Backend."""
+        policy = device_class.thin_pool
+        if policy is None or not policy.create_size_bytes:
+            raise PoolUnavailableError(f"{pool.name} is not there and its class does not ask to make it")
+        try:
+            self._change(
+                pool.store,
+                *("lvcreate", "--yes", "--type", "thin-pool", "--name", policy.name, "--zero", "y"),
+                *("--size", f"{data_bytes(policy, pool.extent_bytes)}b"),
+                *("--poolmetadatasize", f"{metadata_bytes(policy, pool.extent_bytes)}b"),
+                *("--addtag", tags.POOL, pool.store),
+            )
+        except ConflictError:
+            return  # a thin pool of that name has come into being since the last report
+
+    def needs_wipe(self, volume_type: DeviceType, wipe: Wipe) -> bool:
+        """See Backend. A thin pool zeroes what it gives out (one that does not is refused, see `pools`)."""
+        return volume_type is DeviceType.THICK and wipe is not Wipe.NONE
+
+    def create(self, new: NewVolume) -> Volume:
+        """See Backend. LVM wipes the signatures it knows and the first 4 KiB whatever the policy."""
+        label = tags.Label(
+            volume_id=new.id,
+            device_class=new.device_class.name,
+            wipe=new.device_class.wipe,
+            owner=new.owner,
+            state=VolumeState.CREATING if new.needs_wipe else VolumeState.READY,
+        )
+        size = f"{new.allocation.size_bytes}b"
+        if new.pool.type is DeviceType.THIN:
+            shape: tuple[str, ...] = ("--type", "thin", "--virtualsize", size, "--thinpool", new.pool.name)
+            where: tuple[str, ...] = ()
+        else:
+            shape = (*_shape(new.device_class.layout), "--size", size)
+            where = (new.pool.store, *new.allocation.physical_volumes)
+        marks = (word for tag in tags.written(label) for word in ("--addtag", tag))
+        self._change(new.pool.store, "lvcreate", "--yes", "--name", new.id, *shape, *marks, *where)
+        thin = new.pool.type is DeviceType.THIN
+        return _as_kernel_shows(
+            Volume(
+                id=new.id,
+                pool=new.pool.name,
+                store=new.pool.store,
+                type=new.pool.type,
+                device_class=new.device_class.name,
+                size_bytes=0,
+                device_size_bytes=0,
+                state=label.state,
+                wipe=label.wipe,
+                owner=new.owner,
+                device_path=f"/dev/{new.pool.store}/{new.id}",
+                layout=Layout() if thin else new.device_class.layout,
+                taken=new.allocation.taken,
+            )
+        )
+
+    def expand(self, volume: Volume, growth: Allocation, *, needs_wipe: bool) -> Volume:
+        """See Backend. The mark is on the disk before the first new extent is."""
+        if needs_wipe and volume.state is not VolumeState.GROWING:
+            self._select_ours(volume, "lvchange", "--addtag", tags.growing(volume.size_bytes))
+            volume = replace(volume, state=VolumeState.GROWING)
+        if volume.device_size_bytes < growth.size_bytes:
+            self._change(
+                volume.store,
+                *("lvextend", "--size", f"{growth.size_bytes}b", f"{volume.store}/{volume.id}"),
+                *growth.physical_volumes,
+            )
+        shares = {share.physical_volume: share for share in volume.taken}
+        for share in growth.taken:
+            before = shares.get(share.physical_volume)
+            shares[share.physical_volume] = (
+                replace(share, size_bytes=share.size_bytes + before.size_bytes) if before else share
+            )
+        return _as_kernel_shows(replace(volume, taken=tuple(shares[name] for name in sorted(shares))))
+
+    def settle(self, volume: Volume) -> Volume:
+        """See Backend."""
+        mark = tags.CREATING if volume.state is VolumeState.CREATING else tags.growing(volume.size_bytes)
+        self._select_ours(volume, "lvchange", "--deltag", mark)
+        return _as_kernel_shows(replace(volume, state=VolumeState.READY))
+
+    def condemn(self, volume: Volume) -> Volume:
+        """See Backend."""
+        if volume.state is not VolumeState.DELETING:
+            self._select_ours(volume, "lvchange", "--addtag", tags.DELETING, is_closed=True)
+        return replace(volume, state=VolumeState.DELETING)
+
+    def remove(self, volume: Volume) -> None:
+        """See Backend."""
+        self._select_ours(volume, "lvremove", "--yes", is_closed=True)
+
+    def activate(self, store: StoreName, volumes: Sequence[Volume]) -> None:
+        """See Backend."""
+        self._change(store, "lvchange", "--activate", "y", *(f"{store}/{volume.id}" for volume in volumes))
+
+    def _groups(self, devices: Sequence[str], *arguments: str) -> dict[StoreName, VolumeGroup]:
+        return volume_groups(self._lvm.look("fullreport", *ARGUMENTS, *arguments, devices=devices)) if devices else {}
+
+    def _group(self, store: StoreName, devices: Sequence[str]) -> VolumeGroup | None:
+        """One group, or None: it is not on these devices. A report on a missing group is empty *and* exits 5."""
+        try:
+            return self._groups(devices, store).get(store)
+        except CommandFailedError as failure:
+            if f'Volume group "{store}" not found' in failure.stderr:
+                return None
+            raise
+
+    def _one_by_one(
+        self, failure: CommandError, wanted: Iterable[StoreName], devices: Sequence[str]
+    ) -> Iterator[StoreReport]:
+        """After a look at everything has failed: one bad group must not hide the others.
+
+        A glob stands for groups that cannot be named now. It is reported as a store that cannot be read, so that nobody
+        takes the volumes on them for gone; so is LVM itself when no group can be named at all.
+        """
+        globs = {StoreName(name) for each in self._classes for name in each.volume_groups if _is_glob(name)}
+        for name in sorted(globs):
+            yield _unreadable(name, failure)
+        for name in sorted(wanted):
+            yield self._look_alone(name, devices) if isinstance(failure, CommandFailedError) else _unreadable(name, failure)
+        if not globs and not wanted:
+            yield _unreadable(StoreName("lvm"), failure)
+
+    def _look_alone(self, store: StoreName, devices: Sequence[str]) -> StoreReport:
+        try:
+            group = self._group(store, devices)
+        except CommandError as failure:
+            return _unreadable(store, failure)
+        if group is None:
+            return _missing(store)
+        self._devices = {**self._devices, store: group.devices}
+        return store_report(group, self._classes)
+
+    def _change(self, store: StoreName, verb: str, *arguments: str) -> Finished:
+        """Run a changing command on the devices we know its group by; once more if it turns out to have others."""
+        known = self._devices.get(store, ())
+        try:
+            return self._lvm.change(verb, *arguments, devices=known)
+        except PoolUnavailableError:
+            self.look_at(store)
+            if self._devices.get(store, ()) == known:
+                raise
+            return self._lvm.change(verb, *arguments, devices=self._devices[store])
+
+    def _select_ours(self, volume: Volume, verb: str, *arguments: str, is_closed: bool = False) -> None:
+        """Change this logical volume if LVM, under its lock, finds it ours (and, if asked, closed); raise why not."""
+        conditions = [f'lv_tags="{tags.volume_tag(volume.id)}"']
+        if is_closed:
+            # A classic snapshot goes with its origin: such an origin is in use, too.
+            conditions += ['lv_device_open!="open"', 'lv_role!="thickorigin"']
+        name = f"{volume.store}/{volume.id}"
+        finished = self._change(volume.store, verb, *arguments, "--select", " && ".join(conditions), name)
+        if volume.id not in finished.stdout:
+            raise self._why_unmatched(volume)
+
+    def _why_unmatched(self, volume: Volume) -> NotFoundError | NotOursError | VolumeInUseError | PoolUnavailableError:
+        report = self.look_at(volume.store)
+        if report.problem is not None:
+            return PoolUnavailableError(report.problem.message, store=volume.store)
+        found = next((each for each in report.volumes if each.id == volume.id), None)
+        if found is None:
+            return NotOursError(f"{volume.store}/{volume.id} does not carry our tag {tags.volume_tag(volume.id)}")
+        return VolumeInUseError(f"{found.device_path} is open or has snapshots; close or unmount it first")
+
+
+def _shape(layout: Layout) -> tuple[str, ...]:
+    """How lvcreate is told a layout."""
+    words = ["--type", layout.kind.value]
+    if layout.kind not in (LayoutKind.LINEAR, LayoutKind.RAID1):
+        words += ["--stripes", str(layout.stripes), "--stripesize", f"{layout.stripe_size_bytes}b"]
+    if layout.mirrors:
+        words += ["--mirrors", str(layout.mirrors)]
+    if layout.integrity:
+        words += ["--raidintegrity", "y"]
+    return tuple(words)
+
+
+def _as_kernel_shows(volume: Volume) -> Volume:
+    device = block_device(os.path.realpath(volume.device_path))
+    return replace(
+        volume,
+        size_bytes=volume.size_bytes if volume.state is VolumeState.GROWING else device.size_bytes,
+        device_size_bytes=device.size_bytes,
+        device_major=device.major,
+        device_minor=device.minor,
+        is_active=True,
+    )
+
+
+def _is_glob(name: str) -> bool:
+    return any(letter in name for letter in "*?[")
+
+
+def _missing(store: StoreName) -> StoreReport:
+    message = f"volume group {store} is on none of this node's devices"
+    return StoreReport(name=store, problem=Problem(reason="VolumeGroupMissing", message=message))
+
+
+def _unreadable(store: StoreName, failure: CommandError) -> StoreReport:
+    return StoreReport(name=store, problem=Problem(reason=failure.reason, message=f"{store} cannot be read: {failure}"))

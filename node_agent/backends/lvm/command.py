@@ -1,0 +1,94 @@
+"""The `lvm` program: how it is called, and what its refusals mean.
+
+Every call names its devices. A report over all volume groups sees the candidates that sysfs lists (never a logical
+volume, so that a guest's LVM inside a volume is neither read nor activated); every other call sees only the physical
+volumes of its own volume group, so that a suspended or dying device elsewhere cannot hang it.
+
+Changing commands are read by exit code and by their English (LC_ALL=C): lvm2 2.03.16 refuses `--reportformat json` for
+RAID and thin volumes, and crashes when it is combined with `--select` on lvchange and lvremove. For the same reason no
+`lvm` shell is used: it crashes on a report that follows a change.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ullage.errors import (
+    CommandFailedError,
+    ConflictError,
+    InsufficientCapacityError,
+    InvalidRequestError,
+    NotFoundError,
+    PoolUnavailableError,
+    UllageError,
+    VolumeInUseError,
+)
+from ullage.run import Finished, Runner
+
+LOOK_SECONDS = 60.0
+"""A report takes 0.05 s on iron; one that takes a minute hangs on a device."""
+BAD_ARGUMENTS, REFUSED = 3, 5
+"""lvm2's exit codes EINVALID_CMD_LINE and ECMD_FAILED."""
+
+CONFIG = "devices/scan_lvs=0"
+WITHOUT_UDEV = "activation/udev_sync=0 activation/udev_rules=0"
+"""For a container that no udevd serves: LVM makes the device nodes itself instead of waiting for ever for a cookie."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lvm:
+    """Calls `lvm`. `prefix` is put before it, for hosts where LVM must run in the host's namespaces (nsenter …)."""
+
+    runner: Runner
+    prefix: tuple[str, ...] = ()
+    has_udev: bool = True
+
+    def look(self, verb: str, *arguments: str, devices: Sequence[str]) -> str:
+        """Standard output of a command that changes nothing; raises CommandFailedError, CommandTimedOutError."""
+        return self.runner.look(self._argv(verb, arguments, devices), timeout_seconds=LOOK_SECONDS).stdout
+
+    def change(self, verb: str, *arguments: str, devices: Sequence[str]) -> Finished:
+        """Run a changing command to its end; raises what `meaning_of` makes of a refusal."""
+        try:
+            return self.runner.change(self._argv(verb, arguments, devices))
+        except CommandFailedError as failure:
+            raise meaning_of(failure) from failure
+
+    def _argv(self, verb: str, arguments: Sequence[str], devices: Sequence[str]) -> tuple[str, ...]:
+        config = CONFIG if self.has_udev else f"{CONFIG} {WITHOUT_UDEV}"
+        return (*self.prefix, "lvm", verb, "--config", config, "--devices", ",".join(devices), *arguments)
+
+
+MEANINGS: tuple[tuple[int, str, type[UllageError]], ...] = (
+    (REFUSED, r"Cannot change VG .* while PVs are missing", PoolUnavailableError),
+    (REFUSED, r"Volume group \".*\" not found|Cannot process volume group", PoolUnavailableError),
+    (REFUSED, r"[Ii]nsufficient (free space|suitable allocatable extents)", InsufficientCapacityError),
+    (
+        REFUSED,
+        r"Cannot create new thin volume, free space in",
+        InsufficientCapacityError,
+    ),
+    (REFUSED, r"Failed to find logical volume|[Ll]ogical volume \S+ not found in volume group", NotFoundError),
+    (REFUSED, r"already exists in volume group|(matches|not larger than) existing size", ConflictError),
+    (REFUSED, r"contains a filesystem in use|is used by another device|volume \S+ in use", VolumeInUseError),
+    (REFUSED, r"Thin pool .* (transaction_id|needs? (repair|check))|Check of pool .* failed", PoolUnavailableError),
+    (BAD_ARGUMENTS, r"", InvalidRequestError),
+)
+"""All of LVM's English that we act on: exit code, pattern in standard error, meaning. The first that matches holds."""
+
+
+def meaning_of(failure: CommandFailedError) -> UllageError:
+    """The situation behind a refusal, in our words and LVM's; the failure itself when it is none that we know."""
+    for exit_code, pattern, meaning in MEANINGS:
+        if failure.exit_code == exit_code and re.search(pattern, failure.stderr):
+            return meaning(f"LVM refused: {first_error(failure.stderr)}", exit_code=exit_code)
+    return failure
+
+
+def first_error(stderr: str) -> str:
+    """The line that says it: LVM puts warnings and rounding notes before."""
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    telling = [line for line in lines if not line.startswith(("WARNING", "Rounding", "Extending", "Reducing", "Run `"))]
+    return (telling or lines or ["(it said nothing)"])[0]

@@ -1,0 +1,277 @@
+"""LVM's own report, decoded: what `lvm fullreport` says of each volume group, in our nouns.
+
+One process tells all. A report is used whole or not at all: a missing section raises UnreadableReportError.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import msgspec
+
+from node_agent.backends.lvm import tags
+from ullage.errors import UnreadableReportError
+from ullage.model import (
+    DeviceType,
+    Layout,
+    LayoutKind,
+    Orphan,
+    PhysicalVolume,
+    PoolName,
+    Problem,
+    Share,
+    StoreName,
+    Volume,
+    VolumeState,
+)
+
+SECTIONS = {
+    "vg": "vg_name,vg_extent_size,vg_extent_count,vg_missing_pv_count,vg_exported",
+    "pv": "pv_name,pv_pe_count,pv_pe_alloc_count,pv_missing,pv_allocatable",
+    "lv": "lv_name,lv_size,lv_tags,lv_layout,lv_role,pool_lv,lv_active,lv_device_open,lv_kernel_major,lv_kernel_minor,"
+    "lv_health_status,lv_suspended,data_percent,metadata_percent,raidintegritymode",
+    "seg": "lv_name,segtype,stripes,data_stripes,stripe_size,zero",
+    "pvseg": "pv_name,lv_name,pvseg_size",
+}
+ARGUMENTS = (
+    *("--all", "--reportformat", "json", "--units", "b", "--nosuffix"),
+    *(word for section, fields in SECTIONS.items() for word in ("--configreport", section, "-o", fields)),
+)
+
+COMPONENT = re.compile(
+    r"_(rimage|rmeta|mimage|mlog|tdata|tmeta|iorig|imeta|cdata|cmeta|corig|cvol|vdata|vorigin|pmspare)(_|$)"
+)
+"""LVM's reserved infixes: whatever is before the first of them is the volume that the component belongs to."""
+
+
+class _VolumeGroupRow(msgspec.Struct):
+    vg_name: str
+    vg_extent_size: int
+    vg_extent_count: int
+    vg_missing_pv_count: int
+    vg_exported: str
+
+
+class _PhysicalVolumeRow(msgspec.Struct):
+    pv_name: str
+    pv_pe_count: int
+    pv_pe_alloc_count: int
+    pv_missing: str
+    pv_allocatable: str
+
+
+class _LogicalVolumeRow(msgspec.Struct):
+    lv_name: str
+    lv_size: int
+    lv_tags: str
+    lv_layout: str
+    lv_role: str
+    pool_lv: str
+    lv_active: str
+    lv_device_open: str
+    lv_kernel_major: int
+    lv_kernel_minor: int
+    lv_health_status: str
+    lv_suspended: str
+    data_percent: str
+    metadata_percent: str
+    raidintegritymode: str
+
+
+class _SegmentRow(msgspec.Struct):
+    lv_name: str
+    segtype: str
+    stripes: str
+    data_stripes: str
+    stripe_size: str
+    zero: str
+
+
+class _PieceRow(msgspec.Struct):
+    pv_name: str
+    lv_name: str
+    pvseg_size: int
+
+
+class _GroupReport(msgspec.Struct):
+    vg: list[_VolumeGroupRow]
+    pv: list[_PhysicalVolumeRow]
+    lv: list[_LogicalVolumeRow]
+    seg: list[_SegmentRow]
+    pvseg: list[_PieceRow]
+
+
+class _FullReport(msgspec.Struct):
+    report: list[_GroupReport]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThinPool:
+    """A thin pool as it is, whoever made it."""
+
+    name: str
+    size_bytes: int
+    virtual_bytes: int
+    data_percent: float
+    metadata_percent: float
+    zeroes_new_blocks: bool
+    health: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VolumeGroup:
+    """One volume group at one moment."""
+
+    name: StoreName
+    extent_bytes: int
+    total_bytes: int
+    physical_volumes: tuple[PhysicalVolume, ...]
+    """Those that take new volumes."""
+    devices: tuple[str, ...]
+    """Those that are there: what any command on this group must be allowed to read."""
+    missing_physical_volumes: int
+    is_exported: bool
+    thin_pools: tuple[ThinPool, ...]
+    volumes: tuple[Volume, ...]
+    orphans: tuple[Orphan, ...]
+
+
+def volume_groups(report: str) -> dict[StoreName, VolumeGroup]:
+    """Every volume group in the output of `lvm fullreport`, by name; raises UnreadableReportError."""
+    try:
+        decoded = msgspec.json.decode(report.encode(), type=_FullReport, strict=False)
+        groups = [_volume_group(group) for group in decoded.report if group.vg and group.vg[0].vg_name]
+    except (msgspec.MsgspecError, ValueError, IndexError) as failure:
+        raise UnreadableReportError(f"lvm's report makes no sense: {failure}", argv=("lvm", "fullreport")) from failure
+    return {group.name: group for group in groups}
+
+
+def _volume_group(group: _GroupReport) -> VolumeGroup:
+    head = group.vg[0]
+    extent = head.vg_extent_size
+    store = StoreName(head.vg_name)
+    shares = _shares(group.pvseg, extent)
+    segments = {row.lv_name: row for row in reversed(group.seg)}  # the first segment of each stays
+    visible = [row for row in group.lv if not row.lv_name.startswith("[")]
+    volumes: list[Volume] = []
+    orphans: list[Orphan] = []
+    for row in visible:
+        try:
+            label = tags.read(row.lv_tags.split(","))
+        except ValueError as failure:
+            orphans.append(_unlabelled(store, row, f"its tags make no sense: {failure}"))
+            continue
+        if label is None:
+            continue
+        if label.volume_id != row.lv_name:
+            orphans.append(_unlabelled(store, row, f"it is tagged as {label.volume_id}"))
+            continue
+        volumes.append(_volume(store, row, label, _layout(row, segments[row.lv_name]), shares[row.lv_name]))
+    return VolumeGroup(
+        name=store,
+        extent_bytes=extent,
+        total_bytes=head.vg_extent_count * extent,
+        physical_volumes=tuple(
+            PhysicalVolume(name=row.pv_name, free_bytes=(row.pv_pe_count - row.pv_pe_alloc_count) * extent)
+            for row in group.pv
+            if row.pv_allocatable and not row.pv_missing
+        ),
+        devices=tuple(row.pv_name for row in group.pv if not row.pv_missing),
+        missing_physical_volumes=head.vg_missing_pv_count,
+        is_exported=bool(head.vg_exported),
+        thin_pools=tuple(_thin_pools(visible, segments)),
+        volumes=tuple(volumes),
+        orphans=tuple(orphans),
+    )
+
+
+def _shares(pieces: Iterable[_PieceRow], extent_bytes: int) -> defaultdict[str, dict[str, int]]:
+    """Bytes by volume and physical volume, the components of a volume counted as the volume's."""
+    shares: defaultdict[str, dict[str, int]] = defaultdict(dict)
+    for piece in pieces:
+        if piece.lv_name:
+            owner = COMPONENT.split(piece.lv_name.strip("[]"))[0]
+            by_device = shares[owner]
+            by_device[piece.pv_name] = by_device.get(piece.pv_name, 0) + piece.pvseg_size * extent_bytes
+    return shares
+
+
+def _volume(
+    store: StoreName, row: _LogicalVolumeRow, label: tags.Label, layout: Layout, shares: dict[str, int]
+) -> Volume:
+    return Volume(
+        id=label.volume_id,
+        pool=PoolName(f"{store}/{row.pool_lv}" if row.pool_lv else store),
+        store=store,
+        type=DeviceType.THIN if row.pool_lv else DeviceType.THICK,
+        device_class=label.device_class,
+        size_bytes=label.settled_bytes if label.state is VolumeState.GROWING else row.lv_size,
+        device_size_bytes=row.lv_size,
+        state=label.state,
+        wipe=label.wipe,
+        owner=label.owner,
+        device_path=f"/dev/{store}/{row.lv_name}",
+        device_major=row.lv_kernel_major,
+        device_minor=row.lv_kernel_minor,
+        is_active=row.lv_active == "active",
+        is_open=row.lv_device_open == "open",
+        layout=layout,
+        taken=tuple(Share(physical_volume=name, size_bytes=size) for name, size in sorted(shares.items())),
+        problem=_health(row),
+    )
+
+
+def _health(row: _LogicalVolumeRow) -> Problem | None:
+    if row.lv_suspended == "suspended":
+        return Problem(reason="Suspended", message="the device is suspended: reads and writes wait")
+    if not row.lv_health_status:
+        return None
+    reason = "".join(word.capitalize() for word in re.split(r"[_ ]", row.lv_health_status))
+    return Problem(reason=reason, message=f"LVM calls it '{row.lv_health_status}'")
+
+
+def _layout(row: _LogicalVolumeRow, segment: _SegmentRow) -> Layout:
+    """The shape a volume really has, whatever its class says today."""
+    kinds = {kind.value: kind for kind in LayoutKind}
+    names = row.lv_layout.split(",")
+    kind = next((kinds[name] for name in names if name in kinds and name != "linear"), LayoutKind.LINEAR)
+    stripes = int(segment.stripes or 1)
+    data_stripes = int(segment.data_stripes or 1)
+    if kind is LayoutKind.RAID1:
+        return Layout(kind=kind, mirrors=stripes - 1, integrity=bool(row.raidintegritymode))
+    if kind is LayoutKind.LINEAR:
+        return Layout()
+    mirrors = stripes // data_stripes - 1 if kind is LayoutKind.RAID10 else 0
+    return Layout(
+        kind=kind,
+        stripes=data_stripes,
+        mirrors=mirrors,
+        stripe_size_bytes=int(segment.stripe_size or 0),
+        integrity=bool(row.raidintegritymode),
+    )
+
+
+def _thin_pools(rows: Iterable[_LogicalVolumeRow], segments: dict[str, _SegmentRow]) -> Iterable[ThinPool]:
+    rows = list(rows)
+    promised: defaultdict[str, int] = defaultdict(int)
+    for row in rows:
+        if row.pool_lv:
+            promised[row.pool_lv] += row.lv_size
+    for row in rows:
+        if row.lv_layout == "thin,pool":
+            yield ThinPool(
+                name=row.lv_name,
+                size_bytes=row.lv_size,
+                virtual_bytes=promised[row.lv_name],
+                data_percent=float(row.data_percent or 0),
+                metadata_percent=float(row.metadata_percent or 0),
+                zeroes_new_blocks=segments[row.lv_name].zero == "zero",
+                health=row.lv_health_status,
+            )
+
+
+def _unlabelled(store: StoreName, row: _LogicalVolumeRow, what: str) -> Orphan:
+    return Orphan(name=f"{store}/{row.lv_name}", kind="volume_without_record", message=f"{store}/{row.lv_name}: {what}")

@@ -1,0 +1,97 @@
+"""The tags on every logical volume of ours: who it is, whose it is, and where it is in its life.
+
+They are the record. From the disks alone they tell which volumes exist, for which claim, and what was being done to
+them when the power went. lvm(8): letters, digits and `_+.-/=!:&#`, at most 1,024 characters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ullage.model import DeviceClassName, Owner, VolumeId, VolumeState, Wipe
+
+PREFIX = "ullage.io/"
+POOL = f"{PREFIX}pool"
+"""On a thin pool that we made on demand."""
+CREATING = f"{PREFIX}state=creating"
+DELETING = f"{PREFIX}state=deleting"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Label:
+    """What the tags of one logical volume say. `settled_bytes` is the size before a growth that is not wiped yet."""
+
+    volume_id: VolumeId
+    device_class: DeviceClassName
+    wipe: Wipe
+    owner: Owner
+    state: VolumeState = VolumeState.READY
+    settled_bytes: int = 0
+
+
+def growing(settled_bytes: int) -> str:
+    """The mark put on before a volume grows: bytes past `settled_bytes` are not fit to be seen."""
+    return f"{PREFIX}state=growing:{settled_bytes}"
+
+
+def volume_tag(volume_id: VolumeId) -> str:
+    """The tag without which nothing of ours touches a logical volume."""
+    return f"{PREFIX}volume={volume_id}"
+
+
+def written(label: Label) -> tuple[str, ...]:
+    """Tags for a label, its state among them unless it is READY."""
+    owner = label.owner
+    facts = {
+        "class": label.device_class,
+        "wipe": label.wipe,
+        "pv": owner.pv_name,
+        "namespace": owner.claim_namespace,
+        "claim": owner.claim_name,
+        "uid": owner.claim_uid,
+    }
+    marks = {VolumeState.CREATING: (CREATING,), VolumeState.DELETING: (DELETING,)}.get(label.state, ())
+    return (
+        volume_tag(label.volume_id),
+        *(f"{PREFIX}{key}={value}" for key, value in facts.items() if value),
+        *marks,
+    )
+
+
+def read(tags: Iterable[str]) -> Label | None:
+    """The label that these tags carry, or None: not ours. Raises ValueError when they are ours and make no sense."""
+    facts: dict[str, str] = {}
+    marks: list[str] = []
+    for tag in tags:
+        if tag.startswith(f"{PREFIX}state="):
+            marks.append(tag)
+        elif tag.startswith(PREFIX) and "=" in tag:
+            key, _, value = tag.removeprefix(PREFIX).partition("=")
+            facts[key] = value
+    if "volume" not in facts:
+        return None
+    state, settled_bytes = _state(marks)
+    return Label(
+        volume_id=VolumeId(facts["volume"]),
+        device_class=DeviceClassName(facts.get("class", "")),
+        wipe=Wipe(facts.get("wipe", Wipe.DISCARD)),
+        owner=Owner(
+            pv_name=facts.get("pv", ""),
+            claim_namespace=facts.get("namespace", ""),
+            claim_name=facts.get("claim", ""),
+            claim_uid=facts.get("uid", ""),
+        ),
+        state=state,
+        settled_bytes=settled_bytes,
+    )
+
+
+def _state(marks: list[str]) -> tuple[VolumeState, int]:
+    """The furthest mark holds: a volume condemned while it was being made is being deleted."""
+    if DELETING in marks:
+        return VolumeState.DELETING, 0
+    if CREATING in marks:
+        return VolumeState.CREATING, 0
+    settled = [int(mark.rpartition(":")[2]) for mark in marks if mark.startswith(growing(0)[:-1])]
+    return (VolumeState.GROWING, min(settled)) if settled else (VolumeState.READY, 0)

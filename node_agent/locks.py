@@ -1,0 +1,175 @@
+"""Who may change what, and when: one operation per volume, one change per store.
+
+A volume's operation runs in a thread of its own and keeps the volume until it ends, however long that takes: a changing
+LVM command is never killed. Whoever asked may stop waiting before; the same request asked again joins the same
+operation, or finds its result on the disk. A different request on that volume is refused meanwhile.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Hashable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+from ullage.errors import (
+    PendingOperationError,
+    StillRunningError,
+    StoreBusyError,
+    TooManyOperationsError,
+    UnavailableError,
+)
+from ullage.model import StoreName, VolumeId
+
+MOST_OPERATIONS = 64
+"""More than the volumes that one node's kubelet and sidecars work on at once; a bound, not a tuning knob."""
+STORE_PATIENCE_SECONDS = 30.0
+"""How long a change waits for its store before it says who has it: less than a sidecar's usual time limit of 60 s."""
+
+Result = TypeVar("Result")
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Running:
+    request: Hashable
+    future: Future[Any]  # Any: each operation has a result of its own
+    started: float
+
+
+class Operations:
+    """The operations under way, by volume. `on_end(request, failure, seconds)` is told of each."""
+
+    def __init__(
+        self,
+        most: int = MOST_OPERATIONS,
+        on_end: Callable[[Hashable, BaseException | None, float], None] = lambda *_: None,
+    ) -> None:
+        """No thread is started before the first operation."""
+        self._most = most
+        self._on_end = on_end
+        self._changed = threading.Condition()
+        self._running: dict[VolumeId, _Running] = {}
+        self._is_stopping = False
+
+    def run(
+        self, volume_id: VolumeId, request: Hashable, work: Callable[[], Result], *, patience_seconds: float
+    ) -> Result:
+        """Start `work`, or join it where the same request is under way, and answer with its result.
+
+        Raises what `work` raises, PendingOperationError, TooManyOperationsError, and StillRunningError past
+        `patience_seconds`.
+        """
+        running = self._started(volume_id, request, work)
+        try:
+            result: Result = running.future.result(timeout=patience_seconds)
+        except TimeoutError as failure:
+            if running.future.done():  # the work raised it, or has ended at this very moment
+                return cast("Result", running.future.result())
+            seconds = time.monotonic() - running.started
+            raise StillRunningError(
+                f"{_name(request)} of {volume_id} has been running for {seconds:.0f} s and goes on; ask again",
+                volume_id=volume_id,
+            ) from failure
+        return result
+
+    def in_flight(self) -> int:
+        """How many operations are under way."""
+        with self._changed:
+            return len(self._running)
+
+    def stop(self, grace_seconds: float) -> bool:
+        """Take nothing new and wait for what is under way; False when something outlives the grace.
+
+        What outlives it is left to end by itself (its LVM command runs in a session of its own): its marks on the disk
+        are there for the next start.
+        """
+        deadline = time.monotonic() + grace_seconds
+        with self._changed:
+            self._is_stopping = True
+            while self._running and (left := deadline - time.monotonic()) > 0:
+                self._changed.wait(left)
+            for volume_id, running in self._running.items():
+                log.error(
+                    "operation outlives the process",
+                    extra={"volume_id": volume_id, "operation": _name(running.request)},
+                )
+            return not self._running
+
+    def is_stopping(self) -> bool:
+        """Whether long work should end at its next safe point."""
+        return self._is_stopping
+
+    def _started(self, volume_id: VolumeId, request: Hashable, work: Callable[[], Any]) -> _Running:
+        with self._changed:
+            running = self._running.get(volume_id)
+            if running is not None:
+                if running.request == request:
+                    return running
+                raise PendingOperationError(
+                    f"{_name(running.request)} of {volume_id} is under way; {_name(request)} has to wait for it",
+                    volume_id=volume_id,
+                )
+            if self._is_stopping:
+                raise UnavailableError("the agent is shutting down")
+            if len(self._running) >= self._most:
+                raise TooManyOperationsError(f"{self._most} operations are under way, the most at once; ask again")
+            running = _Running(request=request, future=Future(), started=time.monotonic())
+            self._running[volume_id] = running
+        threading.Thread(
+            target=self._work, args=(volume_id, running, work), name=f"{_name(request)}-{volume_id}", daemon=True
+        ).start()
+        return running
+
+    def _work(self, volume_id: VolumeId, running: _Running, work: Callable[[], Any]) -> None:
+        result, failure = None, None
+        try:
+            result = work()
+        except BaseException as raised:  # noqa: BLE001 - the top of a thread; whoever waits gets it
+            failure = raised
+        # Out of the table before the result is out: whoever has the result may ask for the next thing at once.
+        with self._changed:
+            del self._running[volume_id]
+            self._changed.notify_all()
+        self._on_end(running.request, failure, time.monotonic() - running.started)
+        if failure is None:
+            running.future.set_result(result)
+        else:
+            running.future.set_exception(failure)
+
+
+class StoreLocks:
+    """One lock per store, held around each change and each look at it alone."""
+
+    def __init__(self, patience_seconds: float = STORE_PATIENCE_SECONDS) -> None:
+        """Locks come into being when first asked for."""
+        self._patience_seconds = patience_seconds
+        self._locks: dict[StoreName, threading.Lock] = {}
+        self._holders: dict[StoreName, tuple[str, float]] = {}
+        self._guard = threading.Lock()
+
+    @contextmanager
+    def hold(self, store: StoreName, purpose: str) -> Iterator[None]:
+        """Hold a store for `purpose`; raises StoreBusyError saying who has had it for how long."""
+        with self._guard:
+            lock = self._locks.setdefault(store, threading.Lock())
+        if not lock.acquire(timeout=self._patience_seconds):
+            holder, since = self._holders.get(store, ("something", time.monotonic()))
+            raise StoreBusyError(
+                f"{store} is busy with {holder} for {time.monotonic() - since:.0f} s; {purpose} has to wait",
+                store=store,
+            )
+        self._holders[store] = (purpose, time.monotonic())
+        try:
+            yield
+        finally:
+            self._holders.pop(store, None)
+            lock.release()
+
+
+def _name(request: Hashable) -> str:
+    return type(request).__name__

@@ -1,0 +1,218 @@
+"""The agent's gRPC service: unwrap, call, wrap. Every RPC's errors, time limit and log line are in one place.
+
+Reads are answered from memory. A changing RPC waits as long as its caller does, and no longer than the server's own
+patience: the operation itself goes on either way.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import socket
+import stat
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from node_agent.agent import Agent, Done
+from node_agent.messages import create_request, delete_request, expand_request, pool_message, volume_message
+from node_agent.status import status_of
+from ullage.errors import ConfigError, UllageError
+from ullage.model import VolumeId
+from ullage.pb.agent.v1 import agent_pb2 as pb
+from ullage.pb.agent.v1 import agent_pb2_grpc
+
+if TYPE_CHECKING:
+    Context = grpc.ServicerContext
+
+SERVICE = "ullage.agent.v1.Agent"
+PATIENCE_SECONDS = 300.0
+"""For callers without a deadline of their own."""
+MARGIN_SECONDS = 0.2
+"""Answered this much before the caller's deadline, so that the sentence still reaches it."""
+WORKERS = 80
+"""Threads that serve calls: the bound on operations, and room for reads and watchers beside them."""
+MOST_WATCHERS = 8
+WATCH_SECONDS = 1.0
+"""How often a watcher looks whether its caller has gone."""
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+log = logging.getLogger(__name__)
+
+
+def rpc(method: Callable[[Any, Request, float], Response]) -> Callable[[Any, Request, Context], Response]:
+    """Make an RPC of a method that takes the message and the seconds its caller will wait."""
+
+    @functools.wraps(method)
+    def served(self: Any, request: Request, context: Context) -> Response:  # noqa: ANN401 - any servicer
+        started = time.monotonic()
+        left = context.time_remaining()
+        patience = PATIENCE_SECONDS if left is None else max(0.0, min(PATIENCE_SECONDS, left - MARGIN_SECONDS))
+        facts = {"rpc": method.__name__, "volume_id": getattr(request, "volume_id", "")}
+        try:
+            response = method(self, request, patience)
+        except UllageError as error:
+            log.warning(
+                "rpc refused", extra={**facts, "reason": error.reason, "why": str(error), "seconds": _since(started)}
+            )
+            _abort(context, error)
+        except Exception as error:  # the top of a request: nobody above could log it
+            log.exception("rpc failed", extra={**facts, "seconds": _since(started)})
+            context.abort(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}")
+        log.debug("rpc served", extra={**facts, "seconds": _since(started)})
+        return response
+
+    return served
+
+
+class AgentService(agent_pb2_grpc.AgentServicer):
+    """ullage.agent.v1.Agent over an `Agent`."""
+
+    def __init__(self, agent: Agent) -> None:
+        """Serve this agent."""
+        self._agent = agent
+        self._watchers = 0
+        self._is_stopping = False
+
+    @rpc
+    def CreateVolume(self, request: pb.CreateVolumeRequest, patience: float) -> pb.CreateVolumeResponse:  # noqa: D102, N802 - documented in the proto
+        done = self._agent.create(create_request(request), patience_seconds=patience)
+        return pb.CreateVolumeResponse(volume=_made(done), was_there=not done.is_new)
+
+    @rpc
+    def DeleteVolume(self, request: pb.DeleteVolumeRequest, patience: float) -> pb.DeleteVolumeResponse:  # noqa: D102, N802
+        done = self._agent.delete(delete_request(request), patience_seconds=patience)
+        return pb.DeleteVolumeResponse(was_gone=not done.is_new)
+
+    @rpc
+    def ExpandVolume(self, request: pb.ExpandVolumeRequest, patience: float) -> pb.ExpandVolumeResponse:  # noqa: D102, N802
+        done = self._agent.expand(expand_request(request), patience_seconds=patience)
+        return pb.ExpandVolumeResponse(volume=_made(done), was_large_enough=not done.is_new)
+
+    @rpc
+    def CreateSnapshot(self, request: pb.CreateSnapshotRequest, _patience: float) -> pb.CreateSnapshotResponse:  # noqa: D102, N802
+        return pb.CreateSnapshotResponse(snapshot=_made(self._agent.snapshot(VolumeId(request.source_volume_id))))
+
+    @rpc
+    def CloneVolume(self, request: pb.CloneVolumeRequest, _patience: float) -> pb.CloneVolumeResponse:  # noqa: D102, N802
+        return pb.CloneVolumeResponse(volume=_made(self._agent.clone(VolumeId(request.source_volume_id))))
+
+    @rpc
+    def GetVolume(self, request: pb.GetVolumeRequest, _patience: float) -> pb.GetVolumeResponse:  # noqa: D102, N802
+        return pb.GetVolumeResponse(volume=volume_message(self._agent.get(VolumeId(request.volume_id))))
+
+    @rpc
+    def ListVolumes(self, _request: pb.ListVolumesRequest, _patience: float) -> pb.ListVolumesResponse:  # noqa: D102, N802
+        return pb.ListVolumesResponse(volumes=[volume_message(volume) for volume in self._agent.volumes()])
+
+    @rpc
+    def ListPools(self, _request: pb.ListPoolsRequest, _patience: float) -> pb.ListPoolsResponse:  # noqa: D102, N802
+        return pb.ListPoolsResponse(pools=[pool_message(pool) for pool in self._agent.pools()])
+
+    def WatchPools(self, _request: pb.WatchPoolsRequest, context: Context) -> Iterator[pb.WatchPoolsResponse]:  # noqa: N802
+        """See the proto. Each watcher holds a thread, so there is a bound."""
+        if self._watchers >= MOST_WATCHERS:
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{MOST_WATCHERS} watchers are the most at once")
+        self._watchers += 1
+        try:
+            version, sent = -1, None
+            while context.is_active() and not self._is_stopping:
+                newer = self._agent.wait_for_change(version, WATCH_SECONDS)
+                if newer != version:
+                    version = newer
+                    pools = [pool_message(pool) for pool in self._agent.pools()]
+                    if pools != sent:
+                        sent = pools
+                        yield pb.WatchPoolsResponse(pools=pools)
+        finally:
+            self._watchers -= 1
+
+    def stop(self) -> None:
+        """End the watchers."""
+        self._is_stopping = True
+
+
+class AgentServer:
+    """The agent on its socket, with the health service beside it."""
+
+    def __init__(self, agent: Agent, address: str) -> None:
+        """`address` is unix:///path; the socket is made at `start`, with mode 0600."""
+        self._path = socket_path(address)
+        self._service = AgentService(agent)
+        self._health = health.HealthServicer()
+        self._server = grpc.server(ThreadPoolExecutor(max_workers=WORKERS, thread_name_prefix="agent-rpc"))
+        agent_pb2_grpc.add_AgentServicer_to_server(self._service, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+
+    def start(self) -> None:
+        """Serve; raises ConfigError when the socket cannot be made or another agent answers on it."""
+        _make_way(self._path)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        mask = os.umask(0o177)  # from the socket's first moment nobody else may connect
+        try:
+            if self._server.add_insecure_port(f"unix://{self._path}") == 0:
+                raise ConfigError(f"the socket {self._path} cannot be made")
+        except RuntimeError as failure:
+            raise ConfigError(f"the socket {self._path} cannot be made: {failure}") from failure
+        finally:
+            os.umask(mask)
+        self._server.start()
+        self.set_serving(is_serving=True)
+
+    def set_serving(self, *, is_serving: bool) -> None:
+        """What the health service says."""
+        status = health_pb2.HealthCheckResponse.SERVING if is_serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        self._health.set("", status)
+        self._health.set(SERVICE, status)
+
+    def stop(self, grace_seconds: float) -> None:
+        """Refuse new calls, let those under way end within the grace, remove the socket."""
+        self.set_serving(is_serving=False)
+        self._service.stop()
+        self._server.stop(grace_seconds).wait()
+        self._path.unlink(missing_ok=True)
+
+
+def _made(done: Done) -> pb.Volume | None:
+    return volume_message(done.volume) if done.volume is not None else None
+
+
+def socket_path(address: str) -> Path:
+    """The path in unix:///path or unix:path; raises ConfigError."""
+    path = address.removeprefix("unix:").removeprefix("//")
+    if not address.startswith("unix:") or not path.startswith("/"):
+        raise ConfigError(f"{address!r} is no socket address; write unix:///run/ullage/agent.sock")
+    return Path(path)
+
+
+def _make_way(path: Path) -> None:
+    """Remove a socket that a dead process left; raises ConfigError when something else is there, or alive."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise ConfigError(f"{path} is there and is no socket; it is not touched")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+            return
+    raise ConfigError(f"another process is serving on {path}; end it first, or choose another --socket")
+
+
+def _abort(context: Context, error: UllageError) -> NoReturn:
+    context.abort_with_status(status_of(error))
+    raise AssertionError("abort_with_status does not return")
+
+
+def _since(started: float) -> float:
+    return round(time.monotonic() - started, 3)

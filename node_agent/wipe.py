@@ -1,0 +1,313 @@
+"""Make a range of a block device unfit to show what was on it before, as a class's `Wipe` policy says.
+
+               at create, and the new part at grow     at delete
+    NONE       nothing                                 nothing
+    SIGNATURES zero where a probe looks                zero where a probe looks
+    DISCARD    zero the range                          discard the range, then zero where a probe still finds something
+    ZERO       zero the range                          zero the range
+
+Zeroing is BLKZEROOUT: the device's own write-zeroes command, or, where it has none, zeroes written by the kernel, so
+that the range reads as zeroes on every device (block/blk-lib.c, blkdev_issue_zeroout); it also drops the range from the
+page cache, dirty pages too (block/ioctl.c, blk_ioctl_zeroout), so that nobody reads the old bytes from memory. It never
+gives blocks back (BLKDEV_ZERO_NOUNMAP), so on a thin volume it takes them. What a discarded block reads as is the
+device's affair: discarding gives room back (to a thin pool, to an SSD) and is no proof of zeroes. A device that cannot
+discard gets SIGNATURES' treatment instead.
+
+The device is held with O_EXCL throughout: nobody can have it mounted, in a RAID or below device-mapper meanwhile. A
+process that merely has it open does not show in that way, nor does a loop device on top of it (kubelet attaches one to
+every block volume): the caller has looked for those.
+
+Everything can be repeated: a wipe that was stopped, or died, is done again from its start.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import stat
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from ullage.errors import (
+    GIB,
+    KIB,
+    MIB,
+    DeviceError,
+    InvalidRequestError,
+    UnavailableError,
+    VolumeInUseError,
+    human_bytes,
+)
+from ullage.model import Wipe
+
+STEP_BYTES = 256 * MIB
+"""One ioctl's share: what cannot be stopped. About two seconds of a disk that must really write."""
+
+# <linux/fs.h>, as encoded on every architecture but MIPS, PowerPC and SPARC (there they are unknown: ENOTTY, no harm).
+_BLKSSZGET = 0x1268
+_BLKDISCARD = 0x1277
+_BLKZEROOUT = 0x127F
+_BLKGETSIZE64 = 0x80081272
+
+
+class Moment(StrEnum):
+    """When in a volume's life: whether the room is about to be shown (CREATE, GROW) or given back (DELETE)."""
+
+    CREATE = "create"
+    GROW = "grow"
+    DELETE = "delete"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a probe looks: an offset from the device's start or, if negative, from its end."""
+
+    offset_bytes: int
+    size_bytes: int
+
+
+# Offsets as util-linux has them in libblkid/src/superblocks ("sb") and partitions ("pt"), generously rounded.
+PLACES = (
+    # pt: MBR at 0, GPT at block 1, BSD, Sun, SGI, Mac, Ultrix at 16 KiB less 8. sb: LVM2's label in sectors 0 to 3, md
+    # 1.1 at 0 and 1.2 at 4 KiB, LUKS1 and LUKS2 at 0, BlueStore at 0, XFS at 0, ext at 1 KiB, bcache and bcachefs at
+    # 4 KiB, swap at up to 64 KiB less 10, ISO 9660 at 32 KiB, UDF from 32 to 288 KiB, btrfs and ReiserFS at 64 KiB,
+    # UFS at up to 256 KiB, an XFS log anywhere in 256 KiB, ZFS's labels 0 and 1 in 512 KiB, LUKS2's secondary header at
+    # 16, 32, 64, 128, 256 and 512 KiB.
+    Place(0, MIB),
+    # sb: VMFS's volume member (vmfs.c, kboff 1024), LUKS2's secondary header (luks.c, LUKS2_HDR2_OFFSETS), UDF's anchor
+    # with blocks of 4 KiB (udf.c, block 256). bcachefs-tools, docs/ondiskformat.rst: the second superblock follows the
+    # room reserved for the first (up to 1 MiB, from 4 KiB on).
+    Place(1 * MIB, MIB),
+    # sb: VMFS's file system (vmfs.c, kboff 2048), LUKS2.
+    Place(2 * MIB, MIB),
+    # sb: LUKS2, the last offset of LUKS2_HDR2_OFFSETS.
+    Place(4 * MIB, MIB),
+    # sb: btrfs.c, the second superblock (kboff 64 * 1024); the third is at 256 GiB. Each has 4 KiB.
+    Place(64 * MIB, 64 * KIB),
+    Place(256 * GIB, 64 * KIB),
+    # Ceph, src/os/bluestore/BlueStore.cc, bdev_label_positions: libblkid knows the first label only, Ceph reads all.
+    Place(1 * GIB, MIB),
+    Place(10 * GIB, MIB),
+    Place(100 * GIB, MIB),
+    Place(1000 * GIB, MIB),
+    # pt: GPT's backup in the last 33 blocks. sb: md 0.90 in the last 128 KiB and 1.0 in the last 12 KiB
+    # (linux_raid.c), ZFS's labels 2 and 3 in the last 768 KiB (zfs.c), DRBD and NILFS in the last 4 KiB, Intel, LSI,
+    # Silicon, NVIDIA, VIA, Adaptec, JMicron, HighPoint in the last 8 KiB, DDF at 257 sectors, Promise at up to 3087
+    # sectors (promise_raid.c). bcachefs-tools: the last superblock, in the last whole 1 MiB. LVM: a second metadata
+    # area.
+    Place(-2 * MIB, 2 * MIB),
+)
+
+
+def wipe(  # noqa: PLR0913 (one job with many facts; all but two are keywords)
+    device_path: str,
+    policy: Wipe,
+    *,
+    start_bytes: int = 0,
+    end_bytes: int,
+    moment: Moment,
+    progress: Callable[[int], None] = lambda _: None,
+    is_stopping: Callable[[], bool] = lambda: False,
+) -> None:
+    """Wipe [start_bytes, end_bytes) of a device; returns when it is done and on the device.
+
+    `progress` hears after each step how many bytes of the range are behind it. `is_stopping` is asked before each.
+
+    Raises VolumeInUseError (mounted, or held by another device), InvalidRequestError (not whole blocks), DeviceError
+    (no block device, too small, or it answered with an error), all before anything is written but for I/O errors; and
+    UnavailableError when it was stopped half-way.
+    """
+    if policy is Wipe.NONE:
+        return
+    with _held(device_path) as descriptor:
+        device_bytes = _checked(device_path, descriptor, start_bytes, end_bytes)
+        work = _Work(
+            path=device_path,
+            descriptor=descriptor,
+            start=start_bytes,
+            end=end_bytes,
+            places=_pieces(device_bytes, start_bytes, end_bytes, _block_bytes(device_path, descriptor)),
+            progress=progress,
+            is_stopping=is_stopping,
+        )
+        if policy is Wipe.SIGNATURES:
+            work.zero_places()
+        elif policy is Wipe.DISCARD and moment is Moment.DELETE:
+            work.discard()
+        else:
+            work.zero()
+        with _answering(device_path, "flushing", start_bytes):
+            os.fsync(descriptor)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Work:
+    """A wipe of a range of a device that is held open; its three ways."""
+
+    path: str
+    descriptor: int
+    start: int
+    end: int
+    places: tuple[tuple[int, int], ...]
+    progress: Callable[[int], None]
+    is_stopping: Callable[[], bool]
+
+    def zero(self) -> None:
+        """The whole range."""
+        for offset, size in _steps(self.start, self.end):
+            self._go_on(offset)
+            self._zero(offset, size)
+            self._reached(offset + size)
+
+    def zero_places(self) -> None:
+        """Where a probe looks, and nothing else."""
+        for offset, size in self.places:
+            self._go_on(offset)
+            self._zero(offset, size)
+            self._reached(offset + size)
+        self._reached(self.end)
+
+    def discard(self) -> None:
+        """The whole range; then, where a probe looks, whatever the discard has left readable."""
+        for offset, size in _steps(self.start, self.end):
+            self._go_on(offset)
+            try:
+                _ioctl_range(self.descriptor, _BLKDISCARD, offset, size)
+            except OSError as failure:
+                if failure.errno != errno.EOPNOTSUPP:
+                    raise _device_error(self.path, "discarding", offset, failure) from failure
+                self.zero_places()
+                return
+            self._reached(offset + size)
+        for offset, size in self.places:
+            # Not unasked: on a thin volume a write would take back from the pool what it has just been given.
+            if not _reads_as_zeroes(self.descriptor, offset, size):
+                self._go_on(offset)
+                self._zero(offset, size)
+
+    def _zero(self, offset: int, size: int) -> None:
+        with _answering(self.path, "zeroing", offset):
+            _ioctl_range(self.descriptor, _BLKZEROOUT, offset, size)
+
+    def _go_on(self, offset: int) -> None:
+        if self.is_stopping():
+            raise UnavailableError(
+                f"The wipe of {self.path} was stopped at byte {offset}; it starts again from its beginning",
+                device=self.path,
+                offset_bytes=offset,
+            )
+
+    def _reached(self, offset: int) -> None:
+        self.progress(offset - self.start)
+
+
+@contextlib.contextmanager
+def _held(path: str) -> Iterator[int]:
+    """A descriptor that nobody else can hold; what is no block device is not opened (an open can act on a tape)."""
+    with _answering(path, "looking at", 0):
+        before = Path(path).stat()
+    if not stat.S_ISBLK(before.st_mode):
+        raise DeviceError(f"{path} is no block device", device=path)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_EXCL | os.O_CLOEXEC)
+    except OSError as failure:
+        if failure.errno == errno.EBUSY:
+            raise VolumeInUseError(f"{path} is mounted or held by another device", device=path) from failure
+        raise _device_error(path, "opening", 0, failure) from failure
+    try:
+        if os.fstat(descriptor).st_rdev != before.st_rdev:
+            raise DeviceError(f"{path} became another device while it was being opened", device=path)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _checked(path: str, descriptor: int, start: int, end: int) -> int:
+    """The device's size, once the range is known to be whole blocks of it."""
+    with _answering(path, "measuring", 0):
+        (device_bytes,) = struct.unpack("=Q", fcntl.ioctl(descriptor, _BLKGETSIZE64, bytes(8)))
+    block = _block_bytes(path, descriptor)
+    if not 0 <= start <= end or start % block or end % block:
+        raise InvalidRequestError(
+            f"Bytes {start} to {end} of {path} are no range of whole blocks of {block} bytes",
+            device=path,
+            start_bytes=start,
+            end_bytes=end,
+            block_bytes=block,
+        )
+    if end > device_bytes:
+        raise DeviceError(
+            f"{path} has {human_bytes(device_bytes)} ({device_bytes} bytes); the range to wipe ends at {end}",
+            device=path,
+            device_bytes=device_bytes,
+            end_bytes=end,
+        )
+    return int(device_bytes)
+
+
+def _block_bytes(path: str, descriptor: int) -> int:
+    with _answering(path, "measuring", 0):
+        (block,) = struct.unpack("=i", fcntl.ioctl(descriptor, _BLKSSZGET, bytes(4)))
+    return int(block)
+
+
+def _pieces(device_bytes: int, start: int, end: int, block: int) -> tuple[tuple[int, int], ...]:
+    """Offset and size of what is inside the range of every place where a probe looks, in order, apart.
+
+    A place counted from the end is counted from the range's end too: a volume may be used shorter than its device is.
+    """
+    pieces: list[tuple[int, int]] = []
+    for first, last in sorted(_bounds(place, size) for place in PLACES for size in {device_bytes, end}):
+        # Outward to whole blocks: a loop device's size need not be a multiple of its own block size.
+        low = max(first // block * block, start, pieces[-1][0] + pieces[-1][1] if pieces else 0)
+        high = min(-(-last // block) * block, end)
+        if low < high:
+            pieces.append((low, high - low))
+    return tuple(pieces)
+
+
+def _bounds(place: Place, device_bytes: int) -> tuple[int, int]:
+    first = place.offset_bytes if place.offset_bytes >= 0 else max(0, device_bytes + place.offset_bytes)
+    return first, first + place.size_bytes
+
+
+def _steps(start: int, end: int) -> Iterator[tuple[int, int]]:
+    for offset in range(start, end, STEP_BYTES):
+        yield offset, min(STEP_BYTES, end - offset)
+
+
+def _ioctl_range(descriptor: int, request: int, offset: int, size: int) -> None:
+    fcntl.ioctl(descriptor, request, struct.pack("=QQ", offset, size))
+
+
+def _reads_as_zeroes(descriptor: int, offset: int, size: int) -> bool:
+    """Whether it is known to; what cannot be read is not known."""
+    try:
+        found = os.pread(descriptor, size, offset)
+    except OSError:
+        return False
+    return len(found) == size and found.count(0) == size
+
+
+@contextlib.contextmanager
+def _answering(path: str, doing: str, offset: int) -> Iterator[None]:
+    """Turn an OSError of the block into a DeviceError."""
+    try:
+        yield
+    except OSError as failure:
+        raise _device_error(path, doing, offset, failure) from failure
+
+
+def _device_error(path: str, doing: str, offset: int, failure: OSError) -> DeviceError:
+    what = failure.strerror or str(failure)
+    return DeviceError(
+        f"{doing.capitalize()} {path} at byte {offset}: {what}",
+        device=path,
+        offset_bytes=offset,
+        errno=failure.errno or 0,
+    )
