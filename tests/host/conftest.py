@@ -1,0 +1,38 @@
+"""Tests on this machine's own kernel: root, loop devices, mounts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.host.file_rig import Rig, cleaned, ran
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Iterator[Path]:
+    """A folder under which everything is unmounted and detached at the end."""
+    if os.geteuid() != 0:
+        pytest.skip("loop devices need root")
+    try:
+        yield tmp_path
+    finally:
+        cleaned(tmp_path)
+
+
+@pytest.fixture
+def rig(root: Path) -> Rig:
+    """A backend over an empty directory."""
+    (root / "volumes").mkdir()
+    return Rig(root / "volumes")
+
+
+@pytest.fixture
+def small(root: Path) -> Path:
+    """A file system of 64 MiB that refuses nothing but size."""
+    place = root / "small"
+    place.mkdir()
+    ran("mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(place))
+    return place
