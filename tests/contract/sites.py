@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -130,7 +131,10 @@ class FileSite:
             if file.strip().startswith(f"{self.directory}/"):
                 run("umount", "--quiet", device, is_checked=False)
                 run("losetup", "--detach", device, is_checked=False)
-        run("umount", str(self.directory), is_checked=False)
+        for _ in range(50):  # the kernel lets go of a detached loop device's file a moment later
+            if subprocess.run(["umount", str(self.directory)], capture_output=True, check=False).returncode == 0:
+                break
+            time.sleep(0.1)
         shutil.rmtree(self._base)
 
     def truth(self) -> Truth:

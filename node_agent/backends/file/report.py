@@ -14,6 +14,7 @@ from ullage.model import (
     DeviceClassName,
     DeviceType,
     Orphan,
+    OrphanKind,
     Owner,
     Pool,
     PoolName,
@@ -122,15 +123,17 @@ def _orphan(entry: Entry) -> Orphan | None:
     if entry.record is None:
         return Orphan(
             name=entry.id,
-            kind="volume_without_record",
+            kind=OrphanKind.VOLUME_WITHOUT_RECORD,
             message=f"{entry.id}.img has no {entry.id}.json: it is not known whose it is, and it is left alone",
         )
     if entry.image is not None:
         return None
     if isinstance(entry.record, Problem):
-        return Orphan(name=entry.id, kind="unreadable_record", message=entry.record.message)
+        return Orphan(name=entry.id, kind=OrphanKind.UNREADABLE_RECORD, message=entry.record.message)
     if entry.record.state not in UNFINISHED:
-        return Orphan(name=entry.id, kind="record_without_volume", message=f"{entry.id}.json has no {entry.id}.img")
+        return Orphan(
+            name=entry.id, kind=OrphanKind.RECORD_WITHOUT_VOLUME, message=f"{entry.id}.json has no {entry.id}.img"
+        )
     return None
 
 
