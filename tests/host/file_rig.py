@@ -7,7 +7,6 @@ import signal
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,6 +14,7 @@ from node_agent.backends.file import loops, uses
 from node_agent.backends.file.backend import FileBackend
 from node_agent.backends.file.files import DurableFiles, Files
 from node_agent.backends.port import Backend, NewVolume, StoreReport
+from ullage.capacity import Allocation
 from ullage.model import DeviceClass, DeviceClassName, DeviceType, Owner, StoreName, Volume, VolumeId
 from ullage.run import Finished, Runner, Subprocesses
 
@@ -39,7 +39,7 @@ class Rig:
     backend: Backend = field(init=False)
 
     def __post_init__(self) -> None:
-        self.backend = FileBackend(self.runner, self.files, lambda: datetime.now(UTC))
+        self.backend = FileBackend(self.runner, self.files)
         self.backend.configure([self.device_class])
 
     @property
@@ -70,21 +70,23 @@ class Rig:
 
     def create(self, name: str = "a", mib: int = 8, *, needs_wipe: bool = False) -> Volume:
         (pool,) = self.report().pools
-        self.backend.create(
+        created = self.backend.create(
             NewVolume(
                 id=VolumeId(name),
                 device_class=self.device_class,
                 pool=pool,
-                size_bytes=mib * MIB,
-                physical_volumes=(),
+                allocation=Allocation(pool=pool.name, size_bytes=mib * MIB),
                 owner=OWNER,
                 needs_wipe=needs_wipe,
             )
         )
-        return self.volume(name)
+        assert created == self.volume(name)
+        return created
 
     def expand(self, mib: int, name: str = "a", *, needs_wipe: bool = False) -> Volume:
-        self.backend.expand(self.volume(name), mib * MIB, (), needs_wipe=needs_wipe)
+        volume = self.volume(name)
+        growth = Allocation(pool=volume.pool, size_bytes=mib * MIB)
+        assert self.backend.expand(volume, growth, needs_wipe=needs_wipe) == self.volume(name)
         return self.volume(name)
 
     def activate(self, *names: str) -> None:

@@ -78,6 +78,22 @@ def test_create_converges(root: Path, *, is_sparse: bool, is_after: bool) -> Non
         gone(rig)
 
 
+@KINDS
+@MOMENTS
+@pytest.mark.parametrize("step", [created, wiped], ids=["whole", "to be wiped"])
+def test_a_half_made_volume_is_finished_when_devices_are_brought_up(
+    root: Path, *, step: Step, is_sparse: bool, is_after: bool
+) -> None:
+    for rig in deaths(root, is_sparse=is_sparse, is_after=is_after, ready=nothing, step=step):
+        if not rig.report().volumes:
+            continue  # it died before the record: nothing was begun
+        rig.activate("a")
+        volume = rig.volume()
+        assert (volume.size_bytes, volume.is_active, volume.problem) == (8 * MIB, True, None)
+        assert volume.state is (VolumeState.CREATING if step is wiped else VolumeState.READY)
+        assert rig.backend.settle(volume).state is VolumeState.READY
+
+
 @MOMENTS
 def test_create_can_be_given_up(root: Path, *, is_after: bool) -> None:
     for rig in deaths(root, is_sparse=False, is_after=is_after, ready=nothing, step=wiped):

@@ -63,7 +63,7 @@ def test_an_id_that_exists_with_another_size_is_a_conflict(rig: Rig) -> None:
 def test_a_volume_that_needs_a_wipe_is_creating_until_it_is_settled(rig: Rig) -> None:
     volume = rig.create(needs_wipe=True)
     assert (volume.state, volume.is_active) == (VolumeState.CREATING, True)
-    assert rig.backend.settle(volume).volumes[0].state is VolumeState.READY
+    assert rig.backend.settle(volume).state is VolumeState.READY
 
 
 def test_a_half_made_volume_cannot_be_settled(rig: Rig) -> None:
@@ -205,7 +205,7 @@ def test_a_growth_that_needs_a_wipe_shows_the_old_size_until_it_is_settled(rig: 
     growing = rig.expand(16, needs_wipe=True)
     assert (growing.size_bytes, growing.device_size_bytes) == (8 * MIB, 16 * MIB)
     assert growing.state is VolumeState.GROWING
-    settled = rig.backend.settle(growing).volumes[0]
+    settled = rig.backend.settle(growing)
     assert (settled.size_bytes, settled.state) == (16 * MIB, VolumeState.READY)
 
 
@@ -219,6 +219,25 @@ def test_the_size_reported_is_the_devices_when_a_growth_did_not_reach_it(rig: Ri
     os.truncate(rig.image(), 16 * MIB)
     assert rig.volume().size_bytes == 8 * MIB
     assert rig.expand(16).size_bytes == 16 * MIB
+
+
+class DeadBeforeTheDevice(Subprocesses):
+    """The machine that never comes to tell the device of its new size."""
+
+    def change(self, argv: Sequence[str], *, stdin: str = "", accepted: Sequence[int] = (0,)) -> Finished:
+        if "--set-capacity" in argv:
+            raise CommandFailedError(argv=argv, exit_code=-9, stderr="")
+        return super().change(argv, stdin=stdin, accepted=accepted)
+
+
+def test_a_growth_that_stopped_halfway_can_be_settled_at_what_the_device_has(rig: Rig) -> None:
+    before = rig.create(mib=8)
+    with pytest.raises(CommandFailedError):
+        rig.reborn(runner=DeadBeforeTheDevice()).expand(16)
+    growing = rig.volume()
+    assert growing.state is VolumeState.GROWING
+    assert rig.backend.settle(growing) == before
+    assert rig.image().stat().st_size == 8 * MIB
 
 
 def test_a_growth_given_up_for_a_smaller_one_binds_nobody(small: Path) -> None:
@@ -261,8 +280,9 @@ def test_one_lost_image_does_not_keep_other_volumes_from_their_devices(rig: Rig)
 
 def test_a_volume_goes_with_device_image_and_record(rig: Rig) -> None:
     volume = rig.create()
-    assert rig.backend.condemn(volume).volumes[0].state is VolumeState.DELETING
-    assert rig.backend.remove(volume).volumes == ()
+    assert rig.backend.condemn(volume).state is VolumeState.DELETING
+    rig.backend.remove(volume)
+    assert rig.report().volumes == ()
     assert rig.names() == {".ullage.json"}
     assert rig.loops() == []
 
@@ -278,7 +298,7 @@ def test_what_is_gone_is_not_found(rig: Rig) -> None:
 
 def test_a_condemned_volume_still_has_a_device_that_can_be_wiped(rig: Rig) -> None:
     volume = rig.create()
-    condemned = rig.backend.condemn(volume).volumes[0]
+    condemned = rig.backend.condemn(volume)
     Path(condemned.device_path).write_bytes(b"wiped")
     ran("blockdev", "--flushbufs", condemned.device_path)
     assert rig.image().read_bytes()[:5] == b"wiped"

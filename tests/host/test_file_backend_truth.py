@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.host.file_rig import MIB, Rig, ran
+from ullage.capacity import Allocation
 from ullage.errors import DeviceError, NotOursError, PoolUnavailableError
 from ullage.model import DeviceClassName, DeviceType, PoolName, VolumeState
 
@@ -34,7 +35,8 @@ def test_a_directory_that_was_never_used_is_a_pool_to_be_made(rig: Rig) -> None:
     (pool,) = rig.report().pools
     assert (pool.exists, pool.type, pool.name) == (False, DeviceType.FILE, PoolName(str(rig.directory)))
     assert pool.free_bytes > 0
-    assert rig.backend.make_pool(pool, rig.device_class).pools[0].exists
+    rig.backend.make_pool(pool, rig.device_class)
+    assert rig.report().pools[0].exists
     marker = (rig.directory / ".ullage.json").read_bytes()
     rig.backend.make_pool(pool, rig.device_class)
     assert (rig.directory / ".ullage.json").read_bytes() == marker
@@ -60,6 +62,7 @@ def test_one_directory_under_two_paths_is_not_counted_twice(rig: Rig, root: Path
     assert (first.problem, len(first.pools)) == (None, 1)
     assert second.problem is not None
     assert second.pools == ()
+    assert rig.backend.look_at(second.name) == second
 
 
 def test_a_missing_directory_says_nothing_about_volumes_and_leaves_the_others_be(rig: Rig, root: Path) -> None:
@@ -112,7 +115,7 @@ def test_a_broken_marker_is_a_problem_and_is_not_written_over(rig: Rig) -> None:
     (rig.directory / ".ullage.json").write_text("{")
     assert rig.reborn().report().problem is not None
     with pytest.raises(PoolUnavailableError):
-        rig.backend.expand(volume, 16 * MIB, (), needs_wipe=False)
+        rig.backend.expand(volume, Allocation(pool=volume.pool, size_bytes=16 * MIB), needs_wipe=False)
     assert (rig.directory / ".ullage.json").read_text() == "{"
 
 

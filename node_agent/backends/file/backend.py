@@ -9,21 +9,32 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from contextlib import suppress
+from datetime import UTC, datetime
 
-from node_agent.backends.file.files import Files
+from node_agent.backends.file.files import DurableFiles, Files
 from node_agent.backends.file.loops import Loops
 from node_agent.backends.file.store import Store, Tools
 from node_agent.backends.port import NewVolume, StoreReport
+from ullage.capacity import Allocation
 from ullage.errors import PoolUnavailableError
-from ullage.model import DeviceClass, DeviceType, Pool, StoreName, Volume
+from ullage.model import DeviceClass, DeviceType, Pool, Problem, StoreName, Volume, Wipe
 from ullage.run import Runner
+
+DURABLE = DurableFiles()
+
+
+def utc_now() -> datetime:
+    """The time for the records."""
+    return datetime.now(UTC)
 
 
 class FileBackend:
     """Implements `Backend`."""
 
-    def __init__(self, runner: Runner, files: Files, now: Callable[[], datetime]) -> None:
+    types = frozenset({DeviceType.FILE})
+
+    def __init__(self, runner: Runner, files: Files = DURABLE, now: Callable[[], datetime] = utc_now) -> None:
         """`now` is aware UTC, for the records."""
         self._tools = Tools(files=files, loops=Loops(runner), now=now)
         self._stores: dict[StoreName, Store] = {}
@@ -42,47 +53,51 @@ class FileBackend:
 
     def look(self) -> tuple[StoreReport, ...]:
         """See the port."""
+        return tuple(self.look_at(name) for name in self._stores)
+
+    def look_at(self, store: StoreName) -> StoreReport:
+        """See the port. Of two paths to one directory the first has it."""
         taken: dict[tuple[int, int], StoreName] = {}
-        return tuple(store.look(taken) for store in self._stores.values())
+        for name, found in self._stores.items():
+            if name == store:
+                return found.look(taken)
+            with suppress(OSError):
+                there = os.stat(name)  # noqa: PTH116 - a store's name
+                taken[there.st_dev, there.st_ino] = name
+        problem = Problem(reason=PoolUnavailableError.reason, message=f"no device class names {store}")
+        return StoreReport(name=store, problem=problem)
 
-    def make_pool(self, pool: Pool, device_class: DeviceClass) -> StoreReport:  # noqa: ARG002 - the port's shape
-        """See the port. A directory's pool exists once it has its marker; `create` makes it as well."""
-        return self._store(pool.store).make_pool()
+    def make_pool(self, pool: Pool, device_class: DeviceClass) -> None:  # noqa: ARG002 - the port's shape
+        """See the port. A directory's pool exists once it has its marker; every other change makes it as well."""
+        self._store(pool.store).make_pool()
 
-    def reads_as_zeroes(self, pool: Pool) -> bool:  # noqa: ARG002 - the port's shape
-        """See the port. A new file has nothing but zeroes."""
-        return True
+    def needs_wipe(self, volume_type: DeviceType, wipe: Wipe) -> bool:  # noqa: ARG002 - the port's shape
+        """See the port. A new file shows nothing but zeroes, whatever was on its blocks."""
+        return False
 
-    def create(self, new: NewVolume) -> StoreReport:
+    def create(self, new: NewVolume) -> Volume:
         """See the port."""
         return self._store(new.pool.store).create(new)
 
-    def expand(
-        self,
-        volume: Volume,
-        size_bytes: int,
-        physical_volumes: tuple[str, ...],  # noqa: ARG002 - the port's shape
-        *,
-        needs_wipe: bool,
-    ) -> StoreReport:
+    def expand(self, volume: Volume, growth: Allocation, *, needs_wipe: bool) -> Volume:
         """See the port."""
-        return self._store(volume.store).expand(volume.id, size_bytes, needs_wipe=needs_wipe)
+        return self._store(volume.store).expand(volume.id, growth.size_bytes, needs_wipe=needs_wipe)
 
-    def settle(self, volume: Volume) -> StoreReport:
+    def settle(self, volume: Volume) -> Volume:
         """See the port."""
         return self._store(volume.store).settle(volume.id)
 
-    def condemn(self, volume: Volume) -> StoreReport:
+    def condemn(self, volume: Volume) -> Volume:
         """See the port."""
         return self._store(volume.store).condemn(volume.id)
 
-    def remove(self, volume: Volume) -> StoreReport:
+    def remove(self, volume: Volume) -> None:
         """See the port."""
-        return self._store(volume.store).remove(volume.id)
+        self._store(volume.store).remove(volume.id)
 
-    def activate(self, store: StoreName, volumes: Sequence[Volume]) -> StoreReport:
+    def activate(self, store: StoreName, volumes: Sequence[Volume]) -> None:
         """See the port."""
-        return self._store(store).activate([volume.id for volume in volumes])
+        self._store(store).activate([volume.id for volume in volumes])
 
     def _store(self, name: StoreName) -> Store:
         store = self._stores.get(name)

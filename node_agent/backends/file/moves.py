@@ -30,6 +30,7 @@ from ullage.errors import (
     NotFoundError,
     NotOursError,
     OutOfRangeError,
+    UllageError,
     UnsupportedError,
     VolumeInUseError,
     VolumeNotReadyError,
@@ -68,7 +69,7 @@ class Moves:
         return self.record(replace(record, state=VolumeState.DELETING, old_size_bytes=0))
 
     def image(self, entry: Entry, record: Record, free_bytes: int) -> None:
-        """Make the image of a volume that is CREATING. One that can never have its size leaves nothing behind."""
+        """Make the image of a volume that is CREATING. One that cannot be made leaves nothing behind."""
         try:
             with faults_told(self.directory.path, wanted_bytes=record.size_bytes, free_bytes=free_bytes):
                 if entry.image is None:
@@ -76,7 +77,7 @@ class Moves:
                 else:
                     image_of(entry)
                 self._lengthen(record)
-        except (InsufficientCapacityError, OutOfRangeError, UnsupportedError):
+        except UllageError:
             self.release(self.entry(record.id))
             self.unlink(record.id)
             raise
@@ -125,11 +126,15 @@ class Moves:
         self.files.unlink(self.directory.descriptor, f"{volume_id}{IMAGE_SUFFIX}")
         self.files.unlink(self.directory.descriptor, f"{volume_id}{RECORD_SUFFIX}")
 
-    def is_complete(self, entry: Entry, record: Record) -> bool:
-        """Whether image and device have what the record says."""
+    def device_bytes(self, entry: Entry) -> int:
+        """What the volume's device has; 0 without one."""
         loop = next((loop for loop in self.devices(entry) if loop.is_whole), None)
-        image_bytes = entry.image.size_bytes if isinstance(entry.image, Image) else 0
-        return loop is not None and min(loop.size_bytes, image_bytes) >= record.size_bytes
+        return min(loop.size_bytes, image_of(entry).size_bytes) if loop else 0
+
+    def shorten(self, entry: Entry, size_bytes: int) -> None:
+        """Cut off what an unfinished growth added and no device ever had."""
+        if image_of(entry).size_bytes > size_bytes:
+            self.files.shorten(self.directory.descriptor, f"{entry.id}{IMAGE_SUFFIX}", size_bytes)
 
     def _lengthen(self, record: Record) -> None:
         self.files.lengthen(

@@ -31,6 +31,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     old_size_bytes: Bytes = 0
     """While GROWING: what may be used until the growth is settled."""
     state: VolumeState
+    needs_wipe: bool = False
+    """While CREATING: whether somebody is to wipe it before it is READY."""
     wipe: Wipe
     is_sparse: bool
     owner: Owner

@@ -86,6 +86,7 @@ class Scene:
             id=entry.id,
             pool=PoolName(self.name),
             store=self.name,
+            type=DeviceType.FILE,
             device_class=record.device_class if record else DeviceClassName(""),
             size_bytes=min(device_bytes, record.old_size_bytes) if record and is_growing else device_bytes,
             device_size_bytes=device_bytes,

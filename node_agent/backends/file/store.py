@@ -41,7 +41,7 @@ from ullage.errors import (
     UnavailableError,
     human_bytes,
 )
-from ullage.model import DeviceClass, Problem, StoreName, VolumeId, VolumeState
+from ullage.model import DeviceClass, Problem, StoreName, Volume, VolumeId, VolumeState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,36 +66,31 @@ class Store:
         self._tools = tools
 
     def look(self, taken: dict[tuple[int, int], StoreName]) -> StoreReport:
-        """The store, or why nothing can be said of it; `taken` are the directories that others have reported."""
+        """The store, or why nothing can be said of it; `taken` are the directories of stores before this one."""
         try:
             with opened(self.name) as directory, faults_told(self.name):
-                other = taken.setdefault(directory.identity(), self.name)
-                if other != self.name:
+                other = taken.get(directory.identity())
+                if other is not None:
                     raise PoolUnavailableError(f"{self.name} and {other} are one directory: give both classes one path")
-                return self._scene(directory).report()
+                return self._scene(directory, directory.entries()).report()
         except (UnavailableError, DeviceError) as failure:
             return StoreReport(name=self.name, problem=Problem(reason=failure.reason, message=str(failure)))
 
-    def make_pool(self) -> StoreReport:
+    def make_pool(self) -> None:
         """Give the directory its marker."""
-        with self._changing() as (_, report):
-            return report()
+        with self._changing():
+            pass
 
-    def create(self, new: NewVolume) -> StoreReport:
+    def create(self, new: NewVolume) -> Volume:
         """See the port. What is half there is brought to its end."""
-        with self._changing() as (moves, report):
-            entry = moves.entry(new.id)
-            record = self._begun(moves, entry, new)
-            if record.state is VolumeState.CREATING:
-                moves.image(entry, record, self._scene(moves.directory).free_bytes)
-            moves.attach(record)
-            if record.state is VolumeState.CREATING and not new.needs_wipe:
-                moves.record(replace(record, state=VolumeState.READY))
-            return report()
+        with self._changing() as moves:
+            record = self._begun(moves, moves.entry(new.id), new)
+            self._made(moves, record)
+            return self._volume(moves, new.id)
 
-    def expand(self, volume_id: VolumeId, size_bytes: int, *, needs_wipe: bool) -> StoreReport:
+    def expand(self, volume_id: VolumeId, size_bytes: int, *, needs_wipe: bool) -> Volume:
         """See the port. The old size stays the usable one until the end, and nothing ever gets shorter."""
-        with self._changing() as (moves, report):
+        with self._changing() as moves:
             entry = moves.entry(volume_id)
             record, image = record_of(entry), image_of(entry)
             refuse_unfinished(record, "it cannot grow", VolumeState.CREATING, VolumeState.DELETING)
@@ -106,7 +101,7 @@ class Store:
                 raise DeviceError(f"the image of {volume_id} has {image.size_bytes} of its {known_bytes} bytes")
             target_bytes = max(size_bytes, image.size_bytes)  # a growth that was only wished for binds nobody
             if not is_growing and target_bytes == record.size_bytes == image.size_bytes == loop.size_bytes:
-                return report()
+                return self._volume(moves, volume_id)
             free_bytes = self._room_for(moves, target_bytes - max(record.size_bytes, image.size_bytes))
             old_bytes = record.old_size_bytes if is_growing else min(loop.size_bytes, image.size_bytes)
             growing = replace(record, state=VolumeState.GROWING, size_bytes=target_bytes, old_size_bytes=old_bytes)
@@ -115,58 +110,65 @@ class Store:
             if loop.size_bytes < target_bytes:
                 self._tools.loops.grow(loop, target_bytes)
             if not needs_wipe:
-                moves.record(replace(growing, state=VolumeState.READY, old_size_bytes=0))
-            return report()
+                moves.record(_ready(growing))
+            return self._volume(moves, volume_id)
 
-    def settle(self, volume_id: VolumeId) -> StoreReport:
-        """See the port; raises VolumeNotReadyError when the step before has not come to its end."""
-        with self._changing() as (moves, report):
+    def settle(self, volume_id: VolumeId) -> Volume:
+        """See the port. A growth that did not reach its end stops at what the device has.
+
+        Raises VolumeNotReadyError when there is less than the volume must have.
+        """
+        with self._changing() as moves:
             entry = moves.entry(volume_id)
             record = record_of(entry)
             refuse_unfinished(record, "it is not coming back", VolumeState.DELETING)
             if record.state is not VolumeState.READY:
-                if not moves.is_complete(entry, record):
-                    refuse_unfinished(record, "this has not come to its end", record.state)
-                moves.record(replace(record, state=VolumeState.READY, old_size_bytes=0))
-            return report()
+                device_bytes = moves.device_bytes(entry)
+                least_bytes = record.old_size_bytes if record.state is VolumeState.GROWING else record.size_bytes
+                if device_bytes < least_bytes:
+                    refuse_unfinished(record, f"its device has {device_bytes} of {least_bytes} bytes", record.state)
+                moves.shorten(entry, device_bytes)
+                moves.record(replace(_ready(record), size_bytes=device_bytes))
+            return self._volume(moves, volume_id)
 
-    def condemn(self, volume_id: VolumeId) -> StoreReport:
+    def condemn(self, volume_id: VolumeId) -> Volume:
         """See the port. The device comes back afterwards, so that its content can be wiped."""
-        with self._changing() as (moves, report):
+        with self._changing() as moves:
             entry = moves.entry(volume_id)
             record = record_of(entry)
             moves.release(entry)
             condemned = moves.deleting(record)
             if isinstance(entry.image, Image) and entry.image.size_bytes:
                 moves.attach(condemned)
-            return report()
+            return self._volume(moves, volume_id)
 
-    def remove(self, volume_id: VolumeId) -> StoreReport:
+    def remove(self, volume_id: VolumeId) -> None:
         """See the port."""
-        with self._changing() as (moves, report):
+        with self._changing() as moves:
             entry = moves.entry(volume_id)
             record = record_of(entry)
             moves.release(entry)
             moves.deleting(record)
             moves.unlink(volume_id)
-            return report()
 
-    def activate(self, volume_ids: Sequence[VolumeId]) -> StoreReport:
-        """See the port. One that fails does not keep the others from their devices; the first failure is raised."""
+    def activate(self, volume_ids: Sequence[VolumeId]) -> None:
+        """See the port. A volume half made by a process that died is brought to its end.
+
+        One that fails does not keep the others from their devices; the first failure is raised.
+        """
         failures: list[UllageError] = []
-        with self._changing() as (moves, report):
+        with self._changing() as moves:
             for volume_id in volume_ids:
                 try:
-                    moves.attach(record_of(moves.entry(volume_id)))
+                    self._made(moves, record_of(moves.entry(volume_id)))
                 except UllageError as failure:
                     failures.append(failure)
-            if failures:
-                raise failures[0]
-            return report()
+        if failures:
+            raise failures[0]
 
     @contextmanager
-    def _changing(self) -> Iterator[tuple[Moves, Callable[[], StoreReport]]]:
-        """Moves in the right directory, marked and swept of what dead writers left; and the look to end with."""
+    def _changing(self) -> Iterator[Moves]:
+        """Moves in the right directory, marked, and swept of what dead writers left."""
         with opened(self.name) as directory, faults_told(self.name):
             files = self._tools.files
             if self._marker(directory) is None:
@@ -175,9 +177,23 @@ class Store:
                 self.known_uuid = marker.uuid
             for name in directory.leftovers():
                 files.unlink(directory.descriptor, name)
-            yield Moves(directory, files, self._tools.loops), lambda: self._scene(directory).report()
+            yield Moves(directory, files, self._tools.loops)
 
-    def _scene(self, directory: Directory) -> Scene:
+    def _made(self, moves: Moves, record: Record) -> None:
+        """Image, device and mark as the record wants them."""
+        if record.state is VolumeState.CREATING:
+            free_bytes = self._scene(moves.directory, moves.directory.entries()).free_bytes
+            moves.image(moves.entry(record.id), record, free_bytes)
+        moves.attach(record)
+        if record.state is VolumeState.CREATING and not record.needs_wipe:
+            moves.record(_ready(record))
+
+    def _volume(self, moves: Moves, volume_id: VolumeId) -> Volume:
+        """The volume as it is now."""
+        (volume,) = self._scene(moves.directory, (moves.entry(volume_id),)).report().volumes
+        return volume
+
+    def _scene(self, directory: Directory, entries: tuple[Entry, ...]) -> Scene:
         marker = self._marker(directory)
         mounts = uses.mounts()
         return Scene(
@@ -185,7 +201,7 @@ class Store:
             classes=self._classes,
             is_marked=marker is not None,
             room=directory.room(),
-            entries=directory.entries(),
+            entries=entries,
             loops=loop_devices.attached(),
             users=lambda loop: uses.visible(loop, mounts),
         )
@@ -210,16 +226,18 @@ class Store:
 
     def _begun(self, moves: Moves, entry: Entry, new: NewVolume) -> Record:
         """The record of the volume to make: the one that is there, if it is for the same wish, or a first one."""
+        size_bytes = new.allocation.size_bytes
         try:
             record = record_of(entry)
         except NotFoundError:
-            self._room_for(moves, new.size_bytes)
+            self._room_for(moves, size_bytes)
             return moves.first_record(
                 Record(
                     id=new.id,
                     device_class=new.device_class.name,
-                    size_bytes=new.size_bytes,
+                    size_bytes=size_bytes,
                     state=VolumeState.CREATING,
+                    needs_wipe=new.needs_wipe,
                     wipe=new.device_class.wipe,
                     is_sparse=new.device_class.is_sparse,
                     owner=new.owner,
@@ -227,16 +245,16 @@ class Store:
                 )
             )
         refuse_unfinished(record, "it cannot be made again", VolumeState.GROWING, VolumeState.DELETING)
-        if (record.device_class, record.size_bytes) != (new.device_class.name, new.size_bytes):
+        if (record.device_class, record.size_bytes) != (new.device_class.name, size_bytes):
             raise ConflictError(
                 f"{new.id} exists with {human_bytes(record.size_bytes)} of class {record.device_class}, "
-                f"not {human_bytes(new.size_bytes)} of {new.device_class.name}"
+                f"not {human_bytes(size_bytes)} of {new.device_class.name}"
             )
         return record
 
     def _room_for(self, moves: Moves, wanted_bytes: int) -> int:
         """The free bytes; raises InsufficientCapacityError when they are fewer."""
-        free_bytes = self._scene(moves.directory).free_bytes
+        free_bytes = self._scene(moves.directory, moves.directory.entries()).free_bytes
         if wanted_bytes > free_bytes:
             raise InsufficientCapacityError(
                 f"{self.name} has {human_bytes(free_bytes)} free, {human_bytes(wanted_bytes)} are wanted",
@@ -244,6 +262,10 @@ class Store:
                 free_bytes=free_bytes,
             )
         return free_bytes
+
+
+def _ready(record: Record) -> Record:
+    return replace(record, state=VolumeState.READY, old_size_bytes=0, needs_wipe=False)
 
 
 def _is_volume(entry: Entry) -> bool:
