@@ -13,9 +13,10 @@ gives blocks back (BLKDEV_ZERO_NOUNMAP), so on a thin volume it takes them. What
 device's affair: discarding gives room back (to a thin pool, to an SSD) and is no proof of zeroes. A device that cannot
 discard gets SIGNATURES' treatment instead.
 
-The device is held with O_EXCL throughout: nobody can have it mounted, in a RAID or below device-mapper meanwhile. A
-process that merely has it open does not show in that way, nor does a loop device on top of it (kubelet attaches one to
-every block volume): the caller has looked for those.
+At create and delete the device is held with O_EXCL throughout: nobody can have it mounted, in a RAID or below
+device-mapper meanwhile. A process that merely has it open does not show in that way, nor does a loop device on top of
+it (kubelet attaches one to every block volume): the caller has looked for those. A volume grows while it is mounted, so
+at grow it is not held: there the caller vouches that [start, end) is new, and that nobody has been told of it yet.
 
 Everything can be repeated: a wipe that was stopped, or died, is done again from its start.
 """
@@ -124,7 +125,7 @@ def wipe(  # noqa: PLR0913 (one job with many facts; all but two are keywords)
     """
     if policy is Wipe.NONE:
         return
-    with _held(device_path) as descriptor:
+    with _held(device_path, is_exclusive=moment is not Moment.GROW) as descriptor:
         device_bytes = _checked(device_path, descriptor, start_bytes, end_bytes)
         work = _Work(
             path=device_path,
@@ -207,14 +208,14 @@ class _Work:
 
 
 @contextlib.contextmanager
-def _held(path: str) -> Iterator[int]:
-    """A descriptor that nobody else can hold; what is no block device is not opened (an open can act on a tape)."""
+def _held(path: str, *, is_exclusive: bool) -> Iterator[int]:
+    """A descriptor (that nobody else can hold); what is no block device is not opened (an open can act on a tape)."""
     with _answering(path, "looking at", 0):
         before = Path(path).stat()
     if not stat.S_ISBLK(before.st_mode):
         raise DeviceError(f"{path} is no block device", device=path)
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_EXCL | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_EXCL if is_exclusive else 0))
     except OSError as failure:
         if failure.errno == errno.EBUSY:
             raise VolumeInUseError(f"{path} is mounted or held by another device", device=path) from failure

@@ -438,3 +438,18 @@ def test_a_device_that_fails_says_what_and_where(tmp_path: Path) -> None:
             wipe(loop.path, Wipe.ZERO, start_bytes=256 * MIB, end_bytes=loop.size, moment=Moment.CREATE)
     assert failure.value.facts["offset_bytes"] == 256 * MIB
     assert failure.value.facts["errno"] != 0
+
+
+@pytest.mark.parametrize("policy", [Wipe.DISCARD, Wipe.ZERO])
+def test_the_new_part_of_a_mounted_volume_is_wiped_and_its_file_system_is_not(
+    small: Loop, policy: Wipe, tmp_path: Path
+) -> None:
+    """What an online growth needs: the room behind the file system is nobody's yet."""
+    run("mkfs.ext4", "-q", "-F", small.path, "16M")
+    with mounted(small.path, tmp_path / "mount"):
+        (tmp_path / "mount" / "kept").write_bytes(PATTERN)
+        wipe(small.path, policy, start_bytes=16 * MIB, end_bytes=small.size, moment=Moment.GROW)
+        assert small.get(16 * MIB, 8 * MIB) == bytes(8 * MIB)
+    assert run("e2fsck", "-fn", small.path).returncode == 0
+    with mounted(small.path, tmp_path / "mount"):
+        assert (tmp_path / "mount" / "kept").read_bytes() == PATTERN
