@@ -1,4 +1,4 @@
-"""For every tier: hypothesis without clocks, since these machines are slow by turns; the same examples each time in CI."""
+"""For every tier: hypothesis without clocks, since machines are slow by turns; the same examples each time in CI."""
 
 from __future__ import annotations
 
