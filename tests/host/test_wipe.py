@@ -438,3 +438,15 @@ def test_a_device_that_fails_says_what_and_where(tmp_path: Path) -> None:
             wipe(loop.path, Wipe.ZERO, start_bytes=256 * MIB, end_bytes=loop.size, moment=Moment.CREATE)
     assert failure.value.facts["offset_bytes"] == 256 * MIB
     assert failure.value.facts["errno"] != 0
+
+
+@pytest.mark.parametrize("policy", [Wipe.DISCARD, Wipe.SIGNATURES, Wipe.ZERO])
+def test_a_failed_write_of_an_earlier_user_does_not_fail_the_wipe(tmp_path: Path, policy: Wipe) -> None:
+    with (
+        mounted("none", tmp_path / "full", "-t", "tmpfs", "-o", "size=2m"),
+        attached(tmp_path / "full/file.img", 8 * MIB) as loop,
+    ):
+        with Path(loop.path).open("r+b", buffering=0) as device:
+            device.write(PATTERN * (8 * MIB // len(PATTERN)))
+        wipe(loop.path, policy, end_bytes=MIB, moment=Moment.DELETE)
+        assert loop.get(0, MIB) == bytes(MIB)
