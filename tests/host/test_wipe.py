@@ -453,3 +453,15 @@ def test_the_new_part_of_a_mounted_volume_is_wiped_and_its_file_system_is_not(
     assert run("e2fsck", "-fn", small.path).returncode == 0
     with mounted(small.path, tmp_path / "mount"):
         assert (tmp_path / "mount" / "kept").read_bytes() == PATTERN
+
+
+@pytest.mark.parametrize("policy", [Wipe.DISCARD, Wipe.SIGNATURES, Wipe.ZERO])
+def test_a_failed_write_of_an_earlier_user_does_not_fail_the_wipe(tmp_path: Path, policy: Wipe) -> None:
+    with (
+        mounted("none", tmp_path / "full", "-t", "tmpfs", "-o", "size=2m"),
+        attached(tmp_path / "full/file.img", 8 * MIB) as loop,
+    ):
+        with Path(loop.path).open("r+b", buffering=0) as device:
+            device.write(PATTERN * (8 * MIB // len(PATTERN)))
+        wipe(loop.path, policy, end_bytes=MIB, moment=Moment.DELETE)
+        assert loop.get(0, MIB) == bytes(MIB)

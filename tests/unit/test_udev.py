@@ -155,7 +155,10 @@ def test_it_stops_at_once_during_a_long_wait(heard: Heard) -> None:
     events = BlockEvents(heard.event, heard.lost, listen=listen, first_delay_seconds=3600, longest_delay_seconds=3600)
     events.start()
     assert tried.wait(SOON)
-    events.stop()
+    stopping = threading.Thread(target=events.stop, daemon=True)
+    stopping.start()
+    stopping.join(SOON)
+    assert not stopping.is_alive()
     events.stop()
 
 
