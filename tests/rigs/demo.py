@@ -49,32 +49,33 @@ def main() -> int:
         sys.stderr.write("demo: loop devices and mounts need root; run `sudo make demo`\n")
         return 2
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # leave by the same door as Ctrl-C
-    with ExitStack() as ends:
-        try:
-            base = Path(ends.enter_context(tempfile.TemporaryDirectory(prefix="ullage-demo-")))
-            has_lvm = any(
-                "device-mapper" in line for line in Path("/proc/misc").read_text(encoding="ascii").splitlines()
-            )
-            print("storage: LVM on a loop device" if has_lvm else "storage: files (this kernel has no device-mapper)")
-            config = base / "config.yaml"
-            if has_lvm:
-                ends.enter_context(_volume_group(base))
-                config.write_text(LVM, encoding="utf-8")
-            else:
-                (base / "volumes").mkdir()
-                config.write_text(FILES.format(directory=base / "volumes"), encoding="utf-8")
-            socket = f"unix://{base}/agent.sock"
-            ends.enter_context(_agent(config, socket))
-            agent = ends.enter_context(agent_at(socket))
-            _walk(agent, base / "mount")
-        except KeyboardInterrupt:
-            print("demo: interrupted; cleaning up", file=sys.stderr)
-            return 130
-        except (UllageError, subprocess.CalledProcessError) as failure:
-            print(f"demo: {failure}", file=sys.stderr)
-            return 1
+    try:
+        _demonstrate()
+    except KeyboardInterrupt:
+        print("demo: interrupted; nothing is left behind", file=sys.stderr)
+        return 130
+    except (UllageError, OSError) as failure:
+        print(f"demo: {failure}", file=sys.stderr)
+        return 1
     print("demo: all done, nothing is left behind")
     return 0
+
+
+def _demonstrate() -> None:
+    with ExitStack() as ends:
+        base = Path(ends.enter_context(tempfile.TemporaryDirectory(prefix="ullage-demo-")))
+        has_lvm = any("device-mapper" in line for line in Path("/proc/misc").read_text(encoding="ascii").splitlines())
+        print("storage: LVM on a loop device" if has_lvm else "storage: files (this kernel has no device-mapper)")
+        config = base / "config.yaml"
+        if has_lvm:
+            ends.enter_context(_volume_group(base))
+            config.write_text(LVM, encoding="utf-8")
+        else:
+            (base / "volumes").mkdir()
+            config.write_text(FILES.format(directory=base / "volumes"), encoding="utf-8")
+        socket = f"unix://{base}/agent.sock"
+        ends.enter_context(_agent(config, socket))
+        _walk(ends.enter_context(agent_at(socket)), base / "mount")
 
 
 def _walk(agent: AgentStub, mount: Path) -> None:
