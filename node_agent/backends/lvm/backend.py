@@ -78,7 +78,7 @@ class LvmBackend:
         except CommandError as failure:
             if isinstance(failure, CommandMissingError) and not self._classes:
                 return ()  # no LVM on this machine, and nobody expects it
-            return tuple(self._one_by_one(failure, wanted, everything))
+            return tuple(self._one_by_one(failure, wanted))
         ours = {
             name: group
             for name, group in groups.items()
@@ -225,35 +225,17 @@ class LvmBackend:
                 return None
             raise
 
-    def _one_by_one(
-        self, failure: CommandError, wanted: Iterable[StoreName], devices: Sequence[str]
-    ) -> Iterator[StoreReport]:
-        """After a look at everything has failed: one bad group must not hide the others.
+    def _one_by_one(self, failure: CommandError, wanted: Iterable[StoreName]) -> Iterator[StoreReport]:
+        """After a look at everything has failed: one bad group, or one hanging device, must not hide the others.
 
         A glob stands for groups that cannot be named now. It is reported as a store that cannot be read, so that nobody
         takes the volumes on them for gone; so is LVM itself when no group can be named at all.
         """
         globs = {StoreName(name) for each in self._classes for name in each.volume_groups if _is_glob(name)}
-        for name in sorted(globs):
-            yield _unreadable(name, failure)
-        for name in sorted(wanted):
-            yield (
-                self._look_alone(name, devices)
-                if isinstance(failure, CommandFailedError)
-                else _unreadable(name, failure)
-            )
+        yield from (_unreadable(name, failure) for name in sorted(globs))
+        yield from (self.look_at(name) for name in sorted(wanted))
         if not globs and not wanted:
             yield _unreadable(StoreName("lvm"), failure)
-
-    def _look_alone(self, store: StoreName, devices: Sequence[str]) -> StoreReport:
-        try:
-            group = self._group(store, devices)
-        except CommandError as failure:
-            return _unreadable(store, failure)
-        if group is None:
-            return _missing(store)
-        self._devices = {**self._devices, store: group.devices}
-        return store_report(group, self._classes)
 
     def _change(self, store: StoreName, verb: str, *arguments: str) -> Finished:
         """Run a changing command on the devices we know its group by; once more if it turns out to have others."""
