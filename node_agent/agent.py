@@ -386,7 +386,8 @@ class Agent:
 
     def _destroy(self, volume: Volume) -> None:
         backend = self._readable(volume)
-        if backend.needs_wipe(volume.type, volume.wipe):
+        # An earlier removal may have died half-way: then nothing is left of it to wipe.
+        if backend.needs_wipe(volume.type, volume.wipe) and volume.device_size_bytes > 0:
             with self._changing(volume.store, f"delete of {volume.id}"):
                 condemned = backend.condemn(volume)
                 self._stock.apply(volume.store, volume, condemned)
