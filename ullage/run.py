@@ -102,6 +102,8 @@ class Subprocesses:
                 encoding="utf-8",
                 errors="replace",
                 start_new_session=True,
+                # Ignored here, and so there: a changing command that outlives us must not end at its next word to us.
+                restore_signals=timeout_seconds is not None,
             )
         except OSError as failure:
             raise CommandFailedError(argv=argv, exit_code=127, stderr=str(failure)) from failure

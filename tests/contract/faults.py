@@ -15,7 +15,9 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn, Protocol, TypeVar
+from typing import NoReturn, Protocol, TypeVar, cast
+
+from grpc import StatusCode
 
 from node_agent.assembly import UDEV_CONTROL, Assembly, assemble
 from node_agent.backends.file.backend import FileBackend
@@ -24,9 +26,10 @@ from node_agent.backends.lvm.backend import LvmBackend
 from node_agent.backends.lvm.command import Lvm
 from node_agent.backends.port import Backend, NewVolume, StoreReport
 from node_agent.locks import MOST_OPERATIONS
+from node_agent.status import code_of
 from node_agent.wipe import Moment, wipe
 from ullage.capacity import Allocation
-from ullage.errors import CommandFailedError
+from ullage.errors import CommandFailedError, UllageError
 from ullage.model import DeviceClass, DeviceType, Pool, StoreName, Volume, Wipe
 from ullage.run import ENVIRONMENT, Finished, Runner, Subprocesses
 
@@ -58,12 +61,19 @@ def kill_myself() -> NoReturn:
     raise AssertionError("still alive")
 
 
-class Fate:
-    """Counts the steps once told to, and ends the process before or after the one that is doomed."""
+def be_killed() -> NoReturn:
+    raise CommandFailedError(argv=("a program",), exit_code=-signal.SIGKILL, stderr="")
 
-    def __init__(self, end: Callable[[], NoReturn] = unwind) -> None:
+
+class Fate:
+    """Counts the steps once told to, and ends the process before or after the one that is doomed.
+
+    With an `end` that is not final only that step fails, and the process goes on.
+    """
+
+    def __init__(self, end: Callable[[], NoReturn] = unwind, *, is_final: bool = True) -> None:
         self.steps: list[str] = []
-        self._end = end
+        self._end, self._is_final = end, is_final
         self._at, self._is_after = -1, False
         self._is_counting = self._is_dead = False
 
@@ -90,7 +100,7 @@ class Fate:
                 self._die()
 
     def _die(self) -> NoReturn:
-        self._is_dead = True
+        self._is_dead = self._is_final
         self._end()
 
 
@@ -157,6 +167,24 @@ class KilledHalfway:
             process.kill()
         self.exit_codes.append(process.returncode)
         raise CommandFailedError(argv=argv, exit_code=-signal.SIGKILL, stderr="")
+
+
+@dataclass
+class Hanging:
+    """Looking programs whose argument list contains all of `words` really hang, and are given little time."""
+
+    words: tuple[str, ...]
+    is_on: bool = False
+    count: int = 0
+
+    def __call__(self, step: str, act: Callable[[], T], /) -> T:
+        if not self.is_on or not all(word in step for word in self.words):
+            return act()
+        self.count += 1
+        return cast("T", Subprocesses().look(HANGING, timeout_seconds=0.1))
+
+
+HANGING = ("sleep", "86399")
 
 
 def has_device(name: str) -> bool:
@@ -303,6 +331,15 @@ def begun(assembly: Assembly, classes: Sequence[DeviceClass]) -> Assembly:
     assembly.agent.recover()
     idle(assembly)
     return assembly
+
+
+def code_from(ask: Callable[[], object]) -> StatusCode:
+    """What a caller over gRPC is told: OK, or the code of what is raised."""
+    try:
+        ask()
+    except UllageError as refused:
+        return code_of(refused)
+    return StatusCode.OK
 
 
 def idle(assembly: Assembly) -> None:

@@ -38,7 +38,7 @@ from ullage.run import Runner, Subprocesses
 CLASS = DeviceClassName("main")
 OTHER_CLASS = DeviceClassName("other")
 OLD_BYTES = b"an earlier tenant's secret bytes" * 128
-DIRTY_BYTES = 24 * MIB
+DIRTY_BYTES, DIRTY_STEP_BYTES = 32 * MIB, MIB // 4
 MARK = "ullage.io/"
 
 
@@ -168,7 +168,10 @@ class FileSite:
     def full(self) -> Iterator[None]:
         theirs = self.directory / "theirs"
         with theirs.open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, self.truth().free_bytes)
+            for piece in (GIB, 64 * MIB, MIB, 4096):
+                with contextlib.suppress(OSError):
+                    while True:
+                        os.posix_fallocate(file.fileno(), file.seek(0, os.SEEK_END), piece)
         try:
             yield
         finally:
@@ -306,8 +309,9 @@ class LvmSite:
     def dirty(self) -> None:
         for disk in DISKS:
             with open(disk, "r+b", buffering=0) as device:  # noqa: PTH123 - a device
-                device.seek(MIB)
-                device.write(OLD_BYTES * (DIRTY_BYTES // len(OLD_BYTES)))
+                for offset in range(MIB, MIB + DIRTY_BYTES, DIRTY_STEP_BYTES):
+                    device.seek(offset)
+                    device.write(OLD_BYTES)
                 os.fsync(device.fileno())
 
     @contextlib.contextmanager
@@ -346,9 +350,15 @@ class LvmSite:
 
     @contextlib.contextmanager
     def lose_store(self) -> Iterator[None]:
-        """Hide the physical volumes' labels, as if other disks were there: LVM then finds no such group."""
+        """LVM then finds no such group."""
+        with self.lose_disks(*DISKS):
+            yield
+
+    @contextlib.contextmanager
+    def lose_disks(self, *disks: str) -> Iterator[None]:
+        """Hide these physical volumes' labels, as if other disks were there."""
         saved = {}
-        for disk in DISKS:
+        for disk in disks:
             with open(disk, "r+b", buffering=0) as device:  # noqa: PTH123 - a device
                 saved[disk] = device.read(MIB)
                 device.seek(0)

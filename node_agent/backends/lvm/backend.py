@@ -23,6 +23,7 @@ from ullage.errors import (
     CommandError,
     CommandFailedError,
     CommandMissingError,
+    CommandTimedOutError,
     ConflictError,
     NotFoundError,
     NotOursError,
@@ -157,10 +158,12 @@ class LvmBackend:
         )
 
     def expand(self, volume: Volume, growth: Allocation, *, needs_wipe: bool) -> Volume:
-        """See Backend. The mark is on the disk before the first new extent is."""
+        """See Backend. The mark is on the disk before the first new extent is; lvextend itself knows no `--select`."""
         if needs_wipe and volume.state is not VolumeState.GROWING:
             self._select_ours(volume, "lvchange", "--addtag", tags.growing(volume.size_bytes))
             volume = replace(volume, state=VolumeState.GROWING)
+        else:
+            self._check_ours(volume)
         if volume.device_size_bytes < growth.size_bytes:
             self._change(
                 volume.store,
@@ -210,7 +213,7 @@ class LvmBackend:
     def _one_by_one(
         self, failure: CommandError, wanted: Iterable[StoreName], devices: Sequence[str]
     ) -> Iterator[StoreReport]:
-        """After a look at everything has failed: one bad group must not hide the others.
+        """After a look at everything has failed: one bad group or device must not hide the others.
 
         A glob stands for groups that cannot be named now. It is reported as a store that cannot be read, so that nobody
         takes the volumes on them for gone; so is LVM itself when no group can be named at all.
@@ -219,11 +222,12 @@ class LvmBackend:
         for name in sorted(globs):
             yield _unreadable(name, failure)
         for name in sorted(wanted):
-            yield (
-                self._look_alone(name, devices)
-                if isinstance(failure, CommandFailedError)
-                else _unreadable(name, failure)
-            )
+            # Where some device hangs, only groups whose devices are known can be read without touching that one.
+            known = self._devices.get(name, ()) if isinstance(failure, CommandTimedOutError) else devices
+            if known and not isinstance(failure, CommandMissingError):
+                yield self._look_alone(name, known)
+            else:
+                yield _unreadable(name, failure)
         if not globs and not wanted:
             yield _unreadable(StoreName("lvm"), failure)
 
@@ -257,16 +261,13 @@ class LvmBackend:
         name = f"{volume.store}/{volume.id}"
         finished = self._change(volume.store, verb, *arguments, "--select", " && ".join(conditions), name)
         if volume.id not in finished.stdout:
-            raise self._why_unmatched(volume)
+            raise _unmatched(volume, self.look_at(volume.store))
 
-    def _why_unmatched(self, volume: Volume) -> NotFoundError | NotOursError | VolumeInUseError | PoolUnavailableError:
+    def _check_ours(self, volume: Volume) -> None:
+        """Look again before a command that cannot be told to look itself; raises NotOursError, PoolUnavailableError."""
         report = self.look_at(volume.store)
-        if report.problem is not None:
-            return PoolUnavailableError(report.problem.message, store=volume.store)
-        found = next((each for each in report.volumes if each.id == volume.id), None)
-        if found is None:
-            return NotOursError(f"{volume.store}/{volume.id} does not carry our tag {tags.volume_tag(volume.id)}")
-        return VolumeInUseError(f"{found.device_path} is open or has snapshots; close or unmount it first")
+        if report.problem is not None or all(each.id != volume.id for each in report.volumes):
+            raise _unmatched(volume, report)
 
 
 def _shape(layout: Layout) -> tuple[str, ...]:
@@ -295,6 +296,18 @@ def _as_kernel_shows(volume: Volume) -> Volume:
 
 def _is_glob(name: str) -> bool:
     return any(letter in name for letter in "*?[")
+
+
+def _unmatched(
+    volume: Volume, report: StoreReport
+) -> NotFoundError | NotOursError | VolumeInUseError | PoolUnavailableError:
+    """Why LVM found no volume of ours, closed, under this name."""
+    if report.problem is not None:
+        return PoolUnavailableError(report.problem.message, store=volume.store)
+    found = next((each for each in report.volumes if each.id == volume.id), None)
+    if found is None:
+        return NotOursError(f"{volume.store}/{volume.id} does not carry our tag {tags.volume_tag(volume.id)}")
+    return VolumeInUseError(f"{found.device_path} is open or has snapshots; close or unmount it first")
 
 
 def _missing(store: StoreName) -> StoreReport:
