@@ -128,8 +128,14 @@ class Agent:
         for volume in self._stock.volumes().values():
             if volume.state is not VolumeState.READY:
                 log.info("finishing what was begun", extra={"volume_id": volume.id, "state": volume.state})
-                with suppress(StillRunningError):
+                try:
                     self._operations.run(volume.id, volume, self._resume(volume), patience_seconds=0)
+                except StillRunningError:
+                    pass  # as it should be
+                except UllageError:
+                    # Logged where it happened, or the bound on operations. Whoever asks again finishes it; the others
+                    # go on, and so does the agent.
+                    log.info("left for the next request", extra={"volume_id": volume.id})
 
     def create(self, request: CreateVolume, *, patience_seconds: float = LONGEST_WAIT_SECONDS) -> Done:
         """Make a volume, or find the one that an equal request made.
@@ -386,7 +392,8 @@ class Agent:
 
     def _destroy(self, volume: Volume) -> None:
         backend = self._readable(volume)
-        if backend.needs_wipe(volume.type, volume.wipe):
+        # An earlier removal may have died half-way: then nothing is left of it to wipe.
+        if backend.needs_wipe(volume.type, volume.wipe) and volume.device_size_bytes > 0:
             with self._changing(volume.store, f"delete of {volume.id}"):
                 condemned = backend.condemn(volume)
                 self._stock.apply(volume.store, volume, condemned)
@@ -407,10 +414,14 @@ class Agent:
 
     def _resume(self, volume: Volume) -> Callable[[], Done]:
         def work() -> Done:
-            if volume.state is VolumeState.DELETING:
-                self._destroy(volume)
-                return Done(volume=None, is_new=True)
-            return Done(volume=self._finish(volume), is_new=True)
+            try:
+                if volume.state is VolumeState.DELETING:
+                    self._destroy(volume)
+                    return Done(volume=None, is_new=True)
+                return Done(volume=self._finish(volume), is_new=True)
+            except UllageError as failure:  # nobody waits for it
+                log.warning("not finished", extra={"volume_id": volume.id, "why": str(failure)})
+                raise
 
         return work
 

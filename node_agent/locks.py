@@ -11,8 +11,8 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterator
-from concurrent.futures import Future
-from contextlib import contextmanager
+from concurrent.futures import Future, InvalidStateError
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -27,6 +27,8 @@ from ullage.model import StoreName, VolumeId
 
 MOST_OPERATIONS = 64
 """More than the volumes that one node's kubelet and sidecars work on at once; a bound, not a tuning knob."""
+MOST_JOINING = 8
+"""So many more callers may wait: each waits in a thread of the server, which must have some left for readers."""
 STORE_PATIENCE_SECONDS = 30.0
 """How long a change waits for its store before it says who has it: less than a sidecar's usual time limit of 60 s."""
 
@@ -50,6 +52,7 @@ class Operations:
         self._on_end: Callable[[Hashable, BaseException | None, float], None] = lambda *_: None
         self._changed = threading.Condition()
         self._running: dict[VolumeId, _Running] = {}
+        self._waiting = 0
         self._is_stopping = False
 
     def run(
@@ -66,11 +69,10 @@ class Operations:
         except TimeoutError as failure:
             if running.future.done():  # the work raised it, or has ended at this very moment
                 return cast("Result", running.future.result())
-            seconds = time.monotonic() - running.started
-            raise StillRunningError(
-                f"{_name(request)} of {volume_id} has been running for {seconds:.0f} s and goes on; ask again",
-                volume_id=volume_id,
-            ) from failure
+            raise _still_running(volume_id, running) from failure
+        finally:
+            with self._changed:
+                self._waiting -= 1
         return result
 
     def tell(self, on_end: Callable[[Hashable, BaseException | None, float], None]) -> None:
@@ -86,7 +88,7 @@ class Operations:
         """Take nothing new and wait for what is under way; False when something outlives the grace.
 
         What outlives it is left to end by itself (its LVM command runs in a session of its own): its marks on the disk
-        are there for the next start.
+        are there for the next start. Whoever waits for it is answered now: the process ends with its last waiter.
         """
         deadline = time.monotonic() + grace_seconds
         with self._changed:
@@ -98,6 +100,7 @@ class Operations:
                     "operation outlives the process",
                     extra={"volume_id": volume_id, "operation": _name(running.request)},
                 )
+                running.future.set_exception(_still_running(volume_id, running))
             return not self._running
 
     def is_stopping(self) -> bool:
@@ -107,30 +110,34 @@ class Operations:
     def _started(self, volume_id: VolumeId, request: Hashable, work: Callable[[], Any]) -> _Running:
         with self._changed:
             running = self._running.get(volume_id)
-            if running is not None:
-                if running.request == request:
-                    return running
+            if running is not None and running.request != request:
                 raise PendingOperationError(
                     f"{_name(running.request)} of {volume_id} is under way; {_name(request)} has to wait for it",
                     volume_id=volume_id,
                 )
-            if self._is_stopping:
+            if running is None and self._is_stopping:
                 raise UnavailableError("the agent is shutting down")
-            if len(self._running) >= self._most:
+            if running is None and len(self._running) >= self._most:
                 raise TooManyOperationsError(f"{self._most} operations are under way, the most at once; ask again")
-            running = _Running(request=request, future=Future(), started=time.monotonic())
-            self._running[volume_id] = running
-        thread = threading.Thread(
-            target=self._work, args=(volume_id, running, work), name=f"{_name(request)}-{volume_id}", daemon=True
-        )
-        try:
-            thread.start()
-        except RuntimeError as failure:  # no more threads: a limit of the system's, not ours
-            refusal = TooManyOperationsError(f"no thread for {_name(request)} of {volume_id}: {failure}; ask again")
-            self._forget(volume_id)
-            running.future.set_exception(refusal)
-            raise refusal from failure
-        return running
+            if self._waiting >= self._most + MOST_JOINING:
+                raise TooManyOperationsError(f"{self._waiting} callers wait, the most at once; ask again")
+            if running is None:
+                running = _Running(request=request, future=Future(), started=time.monotonic())
+                thread = threading.Thread(
+                    target=self._work,
+                    args=(volume_id, running, work),
+                    name=f"{_name(request)}-{volume_id}",
+                    daemon=True,
+                )
+                try:
+                    thread.start()  # before it is in the table: a thread that cannot be had keeps no volume
+                except RuntimeError as failure:  # a limit of the system's, not ours
+                    raise TooManyOperationsError(
+                        f"no thread for {_name(request)} of {volume_id}: {failure}; ask again"
+                    ) from failure
+                self._running[volume_id] = running
+            self._waiting += 1
+            return running
 
     def _work(self, volume_id: VolumeId, running: _Running, work: Callable[[], Any]) -> None:
         result, failure = None, None
@@ -139,20 +146,18 @@ class Operations:
         except BaseException as raised:  # noqa: BLE001 - the top of a thread; whoever waits gets it
             failure = raised
         # Out of the table before the result is out: whoever has the result may ask for the next thing at once.
-        self._forget(volume_id)
+        with self._changed:
+            del self._running[volume_id]
+            self._changed.notify_all()
         try:
             self._on_end(running.request, failure, time.monotonic() - running.started)
         except Exception:  # what measures us must not keep the result from whoever waits for it
             log.exception("the end of an operation could not be told", extra={"volume_id": volume_id})
-        if failure is None:
-            running.future.set_result(result)
-        else:
-            running.future.set_exception(failure)
-
-    def _forget(self, volume_id: VolumeId) -> None:
-        with self._changed:
-            del self._running[volume_id]
-            self._changed.notify_all()
+        with suppress(InvalidStateError):  # `stop` has answered already
+            if failure is None:
+                running.future.set_result(result)
+            else:
+                running.future.set_exception(failure)
 
 
 class StoreLocks:
@@ -166,14 +171,14 @@ class StoreLocks:
         self._guard = threading.Lock()
 
     @contextmanager
-    def hold(self, store: StoreName, purpose: str) -> Iterator[None]:
+    def hold(self, store: StoreName, purpose: str, patience_seconds: float | None = None) -> Iterator[None]:
         """Hold a store for `purpose`; raises StoreBusyError saying who has had it for how long."""
         with self._guard:
             lock = self._locks.setdefault(store, threading.Lock())
-        if not lock.acquire(timeout=self._patience_seconds):
+        if not lock.acquire(timeout=self._patience_seconds if patience_seconds is None else patience_seconds):
             holder, since = self._holders.get(store, ("something", time.monotonic()))
             raise StoreBusyError(
-                f"{store} is busy with {holder} for {time.monotonic() - since:.0f} s; {purpose} has to wait",
+                f"{store} has been busy with {holder} for {time.monotonic() - since:.0f} s; {purpose} has to wait",
                 store=store,
             )
         self._holders[store] = (purpose, time.monotonic())
@@ -182,6 +187,14 @@ class StoreLocks:
         finally:
             self._holders.pop(store, None)
             lock.release()
+
+
+def _still_running(volume_id: VolumeId, running: _Running) -> StillRunningError:
+    seconds = time.monotonic() - running.started
+    return StillRunningError(
+        f"{_name(running.request)} of {volume_id} has been running for {seconds:.0f} s and goes on; ask again",
+        volume_id=volume_id,
+    )
 
 
 def _name(request: Hashable) -> str:

@@ -87,7 +87,28 @@ class Reporter:
             self._wished.notify_all()
 
     def look_now(self) -> None:
-        """Look at everything and put it into the stock before returning."""
+        """Look at everything and put it into the stock before returning; raises StoreBusyError."""
+        for store in self._look_at_everything():
+            self.look_at(store)
+
+    def look_at(self, store: StoreName, patience_seconds: float | None = None) -> None:
+        """Look at one store, with its lock held so that no change of ours overtakes the look; raises StoreBusyError."""
+        backend = self._backend_of.get(store)
+        if backend is None:
+            return
+        with self._locks.hold(store, "a report", patience_seconds):
+            self.look_at_locked(store)
+
+    def look_at_locked(self, store: StoreName) -> None:
+        """The same for a caller that holds the store's lock already."""
+        backend = self._backend_of.get(store)
+        if backend is not None:
+            with self._wished:
+                self._wishes.pop(store, None)
+            self._stock.put(backend.look_at(store))
+
+    def _look_at_everything(self) -> list[StoreName]:
+        """The stores whose look a change of ours has overtaken: they are to be looked at again."""
         with self._wished:
             self._everything_due = self._clock() + self._jittered()
             self._wishes.clear()
@@ -103,24 +124,7 @@ class Reporter:
                 if not self._stock.put(report, since):
                     overtaken.append(report.name)
         self._stock.keep_only(seen)
-        for store in overtaken:
-            self.look_at(store)
-
-    def look_at(self, store: StoreName) -> None:
-        """Look at one store, with its lock held so that no change of ours overtakes the look; raises StoreBusyError."""
-        backend = self._backend_of.get(store)
-        if backend is None:
-            return
-        with self._locks.hold(store, "a report"):
-            self.look_at_locked(store)
-
-    def look_at_locked(self, store: StoreName) -> None:
-        """The same for a caller that holds the store's lock already."""
-        backend = self._backend_of.get(store)
-        if backend is not None:
-            with self._wished:
-                self._wishes.pop(store, None)
-            self._stock.put(backend.look_at(store))
+        return overtaken
 
     def _run(self) -> None:
         while True:
@@ -134,19 +138,27 @@ class Reporter:
                     continue
                 is_everything = self._everything_due <= now
                 stores = [store for store, (_, when) in self._wishes.items() if when <= now]
-            if is_everything:
-                self.look_now()
-            else:
-                for store in stores:
-                    self._look_patiently(store)
+            try:
+                if is_everything:
+                    for store in self._look_at_everything():
+                        self.wish(store)
+                else:
+                    for store in stores:
+                        self._look_if_free(store)
+            except Exception:  # the top of a thread: without it the stock would stay as it is for ever
+                log.exception("report failed")
 
-    def _look_patiently(self, store: StoreName) -> None:
+    def _look_if_free(self, store: StoreName) -> None:
+        """A store that is being changed is left to whoever changes it: a report is wished for after each change.
+
+        One change that hangs must not keep the other stores from being looked at.
+        """
+        with self._wished:
+            self._wishes.pop(store, None)
         try:
-            self.look_at(store)
+            self.look_at(store, patience_seconds=0)
         except StoreBusyError as busy:
-            # Whoever holds the store will wish again when done; a store held for ever has said so in its own answers.
-            log.warning("report postponed", extra={"store": store, "because": str(busy)})
-            self.wish(store)
+            log.debug("report left to the change under way", extra={"store": store, "because": str(busy)})
 
     def _jittered(self) -> float:
         return self._refresh_seconds * (1 + random.uniform(-JITTER, JITTER))  # noqa: S311 - spreads load, hides nothing

@@ -36,7 +36,7 @@ PATIENCE_SECONDS = 300.0
 """For callers without a deadline of their own."""
 MARGIN_SECONDS = 0.2
 """Answered this much before the caller's deadline, so that the sentence still reaches it."""
-WORKERS = 80
+WORKERS = 96
 """Threads that serve calls: the bound on operations, and room for reads and watchers beside them."""
 MOST_WATCHERS = 8
 WATCH_SECONDS = 1.0

@@ -89,17 +89,21 @@ class Stock:
                     self._notify()
 
     def apply(self, store: StoreName, before: Volume | None, after: Volume | None) -> None:
-        """Make a change of ours visible before the next report: the volume, and its pool's numbers."""
+        """Make a change of ours visible before the next report: the volume, and its pool's numbers.
+
+        The numbers change by what the report does not know yet: a look beside the change may have seen it already.
+        """
         with self._changed:
             self._changes[store] = self._changes.get(store, 0) + 1
             report = self._reports.get(store)
             if report is None:
                 return
-            gone = before.id if before else None
-            volumes = [volume for volume in report.volumes if volume.id != gone]
+            ids = {volume.id for volume in (before, after) if volume is not None}
+            known = next((volume for volume in report.volumes if volume.id in ids), None)
+            volumes = [volume for volume in report.volumes if volume is not known]
             if after is not None:
                 volumes.append(after)
-            pools = tuple(_adjusted(pool, before, after) for pool in report.pools)
+            pools = tuple(_adjusted(pool, known, after) for pool in report.pools)
             self._reports[store] = replace(report, volumes=tuple(volumes), pools=pools)
             self._notify()
 

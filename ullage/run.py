@@ -107,6 +107,8 @@ class Subprocesses:
                 encoding="utf-8",
                 errors="replace",
                 start_new_session=True,
+                # Ignored here, and so there: a changing command that outlives us must not end at its next word to us.
+                restore_signals=timeout_seconds is not None,
             )
         except (OSError, ValueError) as failure:  # ValueError: an argument that cannot be one, such as "a\0b"
             raise CommandFailedError(argv=argv, exit_code=127, stderr=str(failure)) from failure

@@ -13,6 +13,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--site", action="append", choices=sorted(SITES), help="where the contract runs (file)")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "only_on(*sites): leave the test out elsewhere; `lvm` stands for every LVM site")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What a site has no counterpart for is left out there (and counted as deselected, not as skipped)."""
+    left_out = [item for item in items if not _belongs(item)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+def _belongs(item: pytest.Item) -> bool:
+    marker = item.get_closest_marker("only_on")
+    if marker is None or not isinstance(item, pytest.Function):
+        return True
+    name = str(item.callspec.params["site"])
+    return name in marker.args or ("lvm" in marker.args and SITES[name].is_lvm)
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "site" in metafunc.fixturenames:
         names = metafunc.config.getoption("site") or ["file"]

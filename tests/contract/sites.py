@@ -36,6 +36,9 @@ from ullage.model import (
 from ullage.run import Runner, Subprocesses
 
 CLASS = DeviceClassName("main")
+OTHER_CLASS = DeviceClassName("other")
+OLD_BYTES = b"an earlier tenant's secret bytes" * 128
+DIRTY_BYTES, DIRTY_STEP_BYTES = 32 * MIB, MIB // 4
 MARK = "ullage.io/"
 
 
@@ -70,6 +73,27 @@ class Site(Protocol):
 
     def lose_store(self) -> contextlib.AbstractContextManager[None]:
         """Make the store vanish for the duration, as a pulled disk or a missing mount does."""
+
+    def leftovers(self) -> list[str]:
+        """What is there and belongs to no volume: parts, devices, temporary files, cookies."""
+
+    def empty(self) -> None:
+        """As after `set_up`."""
+
+    def dirty(self) -> None:
+        """Put an earlier tenant's bytes where the next volumes of an empty store will be."""
+
+    def full(self) -> contextlib.AbstractContextManager[None]:
+        """Take all room that is left by hand, behind the agent's back."""
+
+    def second(self) -> contextlib.AbstractContextManager[DeviceClass]:
+        """Another store, empty, and its only class (OTHER_CLASS)."""
+
+    def make_foreign(self, name: str, size_bytes: int, tagged_as: str = "") -> None:
+        """A volume by hand that is not ours, or that bears the mark of `tagged_as`."""
+
+    def remove_foreign(self, name: str) -> None:
+        """By hand, again."""
 
 
 def started(
@@ -116,26 +140,88 @@ class FileSite:
         return DeviceClass(name=CLASS, type=DeviceType.FILE, directory=str(self.directory), wipe=wipe)
 
     def set_up(self) -> None:
-        """A file system of our own, so that nobody else changes its free space during a test."""
         self._base = Path(tempfile.mkdtemp(prefix="ullage-contract-"))
-        image = self._base / "image"
+        self._mount(self.directory)
+
+    def tear_down(self) -> None:
+        self._unmount(self.directory)
+        shutil.rmtree(self._base)
+
+    def leftovers(self) -> list[str]:
+        names = {path.name for path in self.directory.iterdir()} - {"lost+found", ".ullage.json"}
+        pairs = {f"{stem}{suffix}" for stem in self.truth().sizes for suffix in (".img", ".json")}
+        attached = [file for _, file in self._loops(self.directory)]
+        devices = [file for file in attached if Path(file).name not in pairs or attached.count(file) > 1]
+        return [f"file {name}" for name in sorted(names ^ pairs)] + [f"loop device on {file}" for file in devices]
+
+    def empty(self) -> None:
+        for device, _ in self._loops(self.directory):
+            run("losetup", "--detach", device)
+        for path in self.directory.iterdir():
+            if path.name != "lost+found":
+                path.unlink()
+
+    def dirty(self) -> None:
+        """Nothing to do: a new file shows zeroes."""
+
+    @contextlib.contextmanager
+    def full(self) -> Iterator[None]:
+        theirs = self.directory / "theirs"
+        with theirs.open("wb") as file:
+            for piece in (GIB, 64 * MIB, MIB, 4096):
+                with contextlib.suppress(OSError):
+                    while True:
+                        os.posix_fallocate(file.fileno(), file.seek(0, os.SEEK_END), piece)
+        try:
+            yield
+        finally:
+            theirs.unlink()
+
+    @contextlib.contextmanager
+    def second(self) -> Iterator[DeviceClass]:
+        other = self._base / "other"
+        self._mount(other)
+        try:
+            yield DeviceClass(name=OTHER_CLASS, type=DeviceType.FILE, directory=str(other), wipe=Wipe.NONE)
+        finally:
+            self._unmount(other)
+
+    def make_foreign(self, name: str, size_bytes: int, tagged_as: str = "") -> None:
+        with (self.directory / f"{name}.img").open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, size_bytes)
+        if tagged_as:
+            record = {"version": 1, "id": tagged_as, "class": CLASS, "size_bytes": size_bytes, "state": "ready"}
+            more = {"wipe": "none", "is_sparse": False, "owner": {}, "created_at": "2026-01-01T00:00:00Z"}
+            (self.directory / f"{name}.json").write_text(json.dumps({**record, **more}))
+
+    def remove_foreign(self, name: str) -> None:
+        (self.directory / f"{name}.img").unlink()
+        (self.directory / f"{name}.json").unlink(missing_ok=True)
+
+    def _mount(self, directory: Path) -> None:
+        """A file system of our own, so that nobody else changes its free space during a test."""
+        image = self._base / f"{directory.name}-image"
         with image.open("wb") as file:
             file.truncate(self._total_bytes)
         run("mkfs.ext4", "-q", "-m", "0", str(image))
-        self.directory.mkdir()
-        run("mount", "-o", "loop", str(image), str(self.directory))
+        directory.mkdir()
+        run("mount", "-o", "loop", str(image), str(directory))
 
-    def tear_down(self) -> None:
-        for line in run("losetup", "--noheadings", "--output", "NAME,BACK-FILE").splitlines():
-            device, _, file = line.strip().partition(" ")
-            if file.strip().startswith(f"{self.directory}/"):
-                run("umount", "--quiet", device, is_checked=False)
-                run("losetup", "--detach", device, is_checked=False)
+    def _unmount(self, directory: Path) -> None:
+        run("fsfreeze", "--unfreeze", str(directory), is_checked=False)
+        for device, _ in self._loops(directory):
+            run("umount", "--quiet", device, is_checked=False)
+            run("losetup", "--detach", device, is_checked=False)
         for _ in range(50):  # the kernel lets go of a detached loop device's file a moment later
-            if subprocess.run(["umount", str(self.directory)], capture_output=True, check=False).returncode == 0:
+            if subprocess.run(["umount", str(directory)], capture_output=True, check=False).returncode == 0:
                 break
             time.sleep(0.1)
-        shutil.rmtree(self._base)
+
+    def _loops(self, directory: Path) -> list[tuple[str, str]]:
+        """Loop devices on files in a directory, each with its file."""
+        lines = run("losetup", "--noheadings", "--output", "NAME,BACK-FILE").splitlines()
+        pairs = [(device, file.strip()) for device, _, file in (line.strip().partition(" ") for line in lines)]
+        return [(device, file) for device, file in pairs if file.startswith(f"{directory}/")]
 
     def truth(self) -> Truth:
         status = os.statvfs(self.directory)
@@ -157,7 +243,9 @@ class FileSite:
 
 
 GROUP = "vgcontract"
+OTHER_GROUP = "vgother"
 DISKS = ("/dev/vda", "/dev/vdb", "/dev/vdc", "/dev/vdd")
+MORE_DISKS = ("/dev/vde", "/dev/vdf")
 
 
 class LvmSite:
@@ -183,32 +271,94 @@ class LvmSite:
         )
 
     def set_up(self) -> None:
-        for disk in DISKS:
-            run("wipefs", "--all", "--quiet", disk)
+        run("wipefs", "--all", "--quiet", *DISKS)
         run("vgcreate", "--quiet", "--yes", GROUP, *DISKS)
 
     def tear_down(self) -> None:
         run("udevadm", "settle")
         run("vgremove", "--force", "--force", "--yes", GROUP, is_checked=False)
-        for disk in DISKS:
-            run("pvremove", "--force", "--force", "--yes", disk, is_checked=False)
-            run("wipefs", "--all", "--quiet", disk)
+        run("wipefs", "--all", "--quiet", *DISKS)
 
     def truth(self) -> Truth:
-        report = json.loads(
-            run("lvs", "--reportformat", "json", "--units", "b", "--nosuffix", "-o", "lv_name,lv_size,lv_tags", GROUP)
-        )
-        rows = report["report"][0]["lv"]
-        tags = {row["lv_name"]: frozenset(filter(None, row["lv_tags"].split(","))) for row in rows}
-        ours = {row["lv_name"]: int(row["lv_size"]) for row in rows if f"{MARK}pool" not in tags[row["lv_name"]]}
-        free = run("vgs", "--noheadings", "--units", "b", "--nosuffix", "-o", "vg_free", GROUP)
-        return Truth(sizes=ours, tags={name: tags[name] for name in ours}, free_bytes=int(free))
+        report = self._report()
+        tags = {row["lv_name"]: frozenset(filter(None, row["lv_tags"].split(","))) for row in _shown(report["lv"])}
+        ours = {
+            row["lv_name"]: int(row["lv_size"])
+            for row in _shown(report["lv"])
+            if f"{MARK}pool" not in tags[row["lv_name"]]
+        }
+        return Truth(sizes=ours, tags={name: tags[name] for name in ours}, free_bytes=int(report["vg"][0]["vg_free"]))
+
+    def leftovers(self) -> list[str]:
+        known = {row["lv_name"].strip("[]") for row in self._report()["lv"]}
+        found = []
+        for line in run("dmsetup", "info", "--columns", "--noheadings", "--options", "name,suspended").splitlines():
+            device, _, state = line.partition(":")
+            group, _, volume = device.replace("--", "\0").partition("-")
+            name = volume.replace("\0", "-").removesuffix("-tpool")
+            if group == GROUP and name not in known:
+                found.append(f"device {device}")
+            if group == GROUP and state == "Suspended":
+                found.append(f"suspended {device}")
+        cookies = run("dmsetup", "udevcookies").splitlines()
+        return found + [f"cookie {line}" for line in cookies if line.startswith("0x")]
+
+    def empty(self) -> None:
+        run("lvremove", "--yes", "--force", GROUP)
+
+    def dirty(self) -> None:
+        for disk in DISKS:
+            with open(disk, "r+b", buffering=0) as device:  # noqa: PTH123 - a device
+                for offset in range(MIB, MIB + DIRTY_BYTES, DIRTY_STEP_BYTES):
+                    device.seek(offset)
+                    device.write(OLD_BYTES)
+                os.fsync(device.fileno())
+
+    @contextlib.contextmanager
+    def full(self) -> Iterator[None]:
+        run("lvcreate", "--yes", "--name", "theirs", "--extents", "100%FREE", GROUP)
+        try:
+            yield
+        finally:
+            run("lvremove", "--yes", f"{GROUP}/theirs")
+
+    @contextlib.contextmanager
+    def second(self) -> Iterator[DeviceClass]:
+        run("wipefs", "--all", "--quiet", *MORE_DISKS)
+        run("vgcreate", "--quiet", "--yes", OTHER_GROUP, *MORE_DISKS)
+        try:
+            yield DeviceClass(
+                name=OTHER_CLASS, type=DeviceType.THICK, volume_groups=(OTHER_GROUP,), wipe=Wipe.NONE, layout=Layout()
+            )
+        finally:
+            run("udevadm", "settle")
+            run("vgremove", "--force", "--force", "--yes", OTHER_GROUP, is_checked=False)
+            run("wipefs", "--all", "--quiet", *MORE_DISKS)
+
+    def make_foreign(self, name: str, size_bytes: int, tagged_as: str = "") -> None:
+        tag = ("--addtag", f"{MARK}volume={tagged_as}") if tagged_as else ()
+        run("lvcreate", "--yes", "--name", name, "--size", f"{size_bytes}b", *tag, GROUP)
+
+    def remove_foreign(self, name: str) -> None:
+        run("lvremove", "--yes", f"{GROUP}/{name}")
+
+    def _report(self) -> dict[str, list[dict[str, str]]]:
+        argv = ("lvm", "fullreport", "--all", "--reportformat", "json", "--units", "b", "--nosuffix")
+        fields = ("--configreport", "vg", "-o", "vg_free", "--configreport", "lv", "-o", "lv_name,lv_size,lv_tags")
+        groups: list[dict[str, list[dict[str, str]]]] = json.loads(run(*argv, *fields, GROUP))["report"]
+        return groups[0]
 
     @contextlib.contextmanager
     def lose_store(self) -> Iterator[None]:
-        """Hide the physical volumes' labels, as if other disks were there: LVM then finds no such group."""
+        """LVM then finds no such group."""
+        with self.lose_disks(*DISKS):
+            yield
+
+    @contextlib.contextmanager
+    def lose_disks(self, *disks: str) -> Iterator[None]:
+        """Hide these physical volumes' labels, as if other disks were there."""
         saved = {}
-        for disk in DISKS:
+        for disk in disks:
             with open(disk, "r+b", buffering=0) as device:  # noqa: PTH123 - a device
                 saved[disk] = device.read(MIB)
                 device.seek(0)
@@ -222,6 +372,10 @@ class LvmSite:
                     device.write(content)
                     os.fsync(device.fileno())
             run("udevadm", "settle")
+
+
+def _shown(rows: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:
+    return [row for row in rows if not row["lv_name"].startswith("[")]
 
 
 SITES: Mapping[str, Site] = {

@@ -152,15 +152,18 @@ class Store:
             moves.unlink(volume_id)
 
     def activate(self, volume_ids: Sequence[VolumeId]) -> None:
-        """See the port. A volume half made by a process that died is brought to its end.
+        """See the port. A volume half made by a process that died is brought to its end; one half removed stays so.
 
         One that fails does not keep the others from their devices; the first failure is raised.
         """
         failures: list[UllageError] = []
         with self._changing() as moves:
             for volume_id in volume_ids:
+                entry = moves.entry(volume_id)
                 try:
-                    self._made(moves, record_of(moves.entry(volume_id)))
+                    record = record_of(entry)
+                    if record.state is not VolumeState.DELETING or entry.image is not None:
+                        self._made(moves, record)
                 except UllageError as failure:
                     failures.append(failure)
         if failures:

@@ -24,6 +24,7 @@ from ullage.errors import (
     CommandError,
     CommandFailedError,
     CommandMissingError,
+    CommandTimedOutError,
     ConflictError,
     NotFoundError,
     NotOursError,
@@ -163,10 +164,12 @@ class LvmBackend:
         )
 
     def expand(self, volume: Volume, growth: Allocation, *, needs_wipe: bool) -> Volume:
-        """See Backend. The mark is on the disk before the first new extent is."""
+        """See Backend. The mark is on the disk before the first new extent is; lvextend itself knows no `--select`."""
         if needs_wipe and volume.state is not VolumeState.GROWING:
             self._select_ours(volume, "lvchange", "--addtag", tags.growing(volume.size_bytes))
             volume = replace(volume, state=VolumeState.GROWING)
+        else:
+            self._check_ours(volume)
         if volume.device_size_bytes < growth.size_bytes:
             self._change(
                 volume.store,
@@ -233,7 +236,10 @@ class LvmBackend:
         """
         globs = {StoreName(name) for each in self._classes for name in each.volume_groups if _is_glob(name)}
         yield from (_unreadable(name, failure) for name in sorted(globs))
-        yield from (self.look_at(name) for name in sorted(wanted))
+        for name in sorted(wanted):
+            # Where some device hangs, only groups whose devices are known can be read without touching that one.
+            is_readable = name in self._devices or not isinstance(failure, CommandTimedOutError)
+            yield self.look_at(name) if is_readable else _unreadable(name, failure)
         if not globs and not wanted:
             yield _unreadable(StoreName("lvm"), failure)
 
@@ -254,16 +260,13 @@ class LvmBackend:
         name = f"{volume.store}/{volume.id}"
         finished = self._change(volume.store, verb, *arguments, "--select", conditions, name)
         if volume.id not in finished.stdout:
-            raise self._why_unmatched(volume)
+            raise _unmatched(volume, self.look_at(volume.store))
 
-    def _why_unmatched(self, volume: Volume) -> NotFoundError | NotOursError | VolumeInUseError | PoolUnavailableError:
+    def _check_ours(self, volume: Volume) -> None:
+        """Look again before a command that cannot be told to look itself; raises NotOursError, PoolUnavailableError."""
         report = self.look_at(volume.store)
-        if report.problem is not None:
-            return PoolUnavailableError(report.problem.message, store=volume.store)
-        found = next((each for each in report.volumes if each.id == volume.id), None)
-        if found is None:
-            return NotOursError(f"{volume.store}/{volume.id} does not carry our tag {tags.volume_tag(volume.id)}")
-        return VolumeInUseError(f"{found.device_path} is open or has snapshots; close or unmount it first")
+        if report.problem is not None or all(each.id != volume.id for each in report.volumes):
+            raise _unmatched(volume, report)
 
 
 def _shape(layout: Layout) -> tuple[str, ...]:
@@ -292,6 +295,18 @@ def _as_kernel_shows(volume: Volume) -> Volume:
 
 def _is_glob(name: str) -> bool:
     return any(letter in name for letter in "*?[")
+
+
+def _unmatched(
+    volume: Volume, report: StoreReport
+) -> NotFoundError | NotOursError | VolumeInUseError | PoolUnavailableError:
+    """Why LVM found no volume of ours, closed, under this name."""
+    if report.problem is not None:
+        return PoolUnavailableError(report.problem.message, store=volume.store)
+    found = next((each for each in report.volumes if each.id == volume.id), None)
+    if found is None:
+        return NotOursError(f"{volume.store}/{volume.id} does not carry our tag {tags.volume_tag(volume.id)}")
+    return VolumeInUseError(f"{found.device_path} is open or has snapshots; close or unmount it first")
 
 
 def _missing(store: StoreName) -> StoreReport:
