@@ -11,6 +11,7 @@ import logging
 import os
 import socket
 import stat
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from node_agent.agent import Agent, Done
 from node_agent.messages import create_request, delete_request, expand_request, pool_message, volume_message
-from node_agent.status import status_of
+from node_agent.status import short, status_of
 from ullage.errors import ConfigError, UllageError
 from ullage.model import VolumeId
 from ullage.pb.agent.v1 import agent_pb2 as pb
@@ -65,7 +66,7 @@ def rpc(method: Callable[[Any, Request, float], Response]) -> Callable[[Any, Req
             _abort(context, error)
         except Exception as error:  # the top of a request: nobody above could log it
             log.exception("rpc failed", extra={**facts, "seconds": _since(started)})
-            context.abort(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}")
+            context.abort(grpc.StatusCode.INTERNAL, short(f"{type(error).__name__}: {error}"))
         log.debug("rpc served", extra={**facts, "seconds": _since(started)})
         return response
 
@@ -78,7 +79,7 @@ class AgentService(agent_pb2_grpc.AgentServicer):
     def __init__(self, agent: Agent) -> None:
         """Serve this agent."""
         self._agent = agent
-        self._watchers = 0
+        self._watchers = threading.BoundedSemaphore(MOST_WATCHERS)
         self._is_stopping = False
 
     @rpc
@@ -118,9 +119,8 @@ class AgentService(agent_pb2_grpc.AgentServicer):
 
     def WatchPools(self, _request: pb.WatchPoolsRequest, context: Context) -> Iterator[pb.WatchPoolsResponse]:  # noqa: N802
         """See the proto. Each watcher holds a thread, so there is a bound."""
-        if self._watchers >= MOST_WATCHERS:
+        if not self._watchers.acquire(blocking=False):
             context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{MOST_WATCHERS} watchers are the most at once")
-        self._watchers += 1
         try:
             version, sent = -1, None
             while context.is_active() and not self._is_stopping:
@@ -132,7 +132,7 @@ class AgentService(agent_pb2_grpc.AgentServicer):
                         sent = pools
                         yield pb.WatchPoolsResponse(pools=pools)
         finally:
-            self._watchers -= 1
+            self._watchers.release()
 
     def stop(self) -> None:
         """End the watchers."""
@@ -143,7 +143,7 @@ class AgentServer:
     """The agent on its socket, with the health service beside it."""
 
     def __init__(self, agent: Agent, address: str) -> None:
-        """`address` is unix:///path; the socket is made at `start`, with mode 0600."""
+        """`address` is unix:///path; the socket is made at `bind`, with mode 0600."""
         self._path = socket_path(address)
         self._service = AgentService(agent)
         self._health = health.HealthServicer()
@@ -156,8 +156,11 @@ class AgentServer:
 
         Comes before the first look at the storage: two agents on one node would finish each other's work.
         """
-        _make_way(self._path)
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            _make_way(self._path)
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as failure:
+            raise ConfigError(f"the socket {self._path} cannot be made: {failure}") from failure
         mask = os.umask(0o177)  # from the socket's first moment nobody else may connect
         try:
             if self._server.add_insecure_port(f"unix://{self._path}") == 0:
@@ -207,11 +210,14 @@ def _make_way(path: Path) -> None:
     if not stat.S_ISSOCK(mode):
         raise ConfigError(f"{path} is there and is no socket; it is not touched")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)  # noqa: FBT003 - no keywords there
         try:
             probe.connect(str(path))
         except ConnectionRefusedError:
-            path.unlink()
+            path.unlink(missing_ok=True)
             return
+        except BlockingIOError:
+            pass  # alive, and busy: its queue of callers is full
     raise ConfigError(f"another process is serving on {path}; end it first, or choose another --socket")
 
 

@@ -44,6 +44,7 @@ def show(output: str, columns: Sequence[Column], rows: Sequence[Sequence[str]], 
         sys.stdout.write(
             json.dumps(document, indent=2) + "\n" if output == "json" else yaml.safe_dump(document, sort_keys=False)
         )
+        sys.stdout.flush()  # whoever watches through a pipe sees it now
         return
     shown = [index for index, column in enumerate(columns) if output == "wide" or not column.is_wide]
     lines = [[columns[index].heading for index in shown], *([row[index] for index in shown] for row in rows)]
@@ -51,6 +52,7 @@ def show(output: str, columns: Sequence[Column], rows: Sequence[Sequence[str]], 
     for line in lines:
         padded = "   ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
         sys.stdout.write(f"{padded.rstrip()}\n")
+    sys.stdout.flush()
 
 
 def _plain(value: object) -> object:
