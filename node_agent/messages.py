@@ -93,7 +93,8 @@ def pool_message(pool: Pool) -> pb.Pool:
         largest_volume_bytes=largest_volume_bytes(pool, Layout()),
         extent_bytes=pool.extent_bytes,
         physical_volumes=[
-            pb.PhysicalVolume(name=each.name, free_bytes=each.free_bytes) for each in pool.physical_volumes
+            pb.PhysicalVolume(name=each.name, free_bytes=each.free_bytes, scattered_bytes=each.scattered_bytes)
+            for each in pool.physical_volumes
         ],
         thin=pb.ThinUsage(
             virtual_bytes=thin.virtual_bytes,

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from node_agent.backends.port import StoreReport
 from ullage.capacity import thin_free_bytes
-from ullage.model import DeviceType, Pool, PoolName, StoreName, Volume, VolumeId
+from ullage.model import DeviceType, PhysicalVolume, Pool, PoolName, StoreName, Volume, VolumeId
 
 
 class Stock:
@@ -125,9 +125,7 @@ def _adjusted(pool: Pool, before: Volume | None, after: Volume | None) -> Pool:
         for volume, sign in ((before, -1), (after, 1)):
             for share in volume.taken if volume else ():
                 delta[share.physical_volume] = delta.get(share.physical_volume, 0) + sign * share.size_bytes
-        frees = tuple(
-            replace(each, free_bytes=each.free_bytes - delta.get(each.name, 0)) for each in pool.physical_volumes
-        )
+        frees = tuple(_with_less(each, delta.get(each.name, 0)) for each in pool.physical_volumes)
         return replace(
             pool, physical_volumes=frees, free_bytes=max(0, sum(each.free_bytes for each in frees) - pool.reserve_bytes)
         )
@@ -136,6 +134,15 @@ def _adjusted(pool: Pool, before: Volume | None, after: Volume | None) -> Pool:
         return replace(pool, free_bytes=max(0, pool.free_bytes - grown))
     promised = replace(pool, thin=replace(pool.thin, virtual_bytes=pool.thin.virtual_bytes + grown))
     return replace(promised, free_bytes=thin_free_bytes(promised))
+
+
+def _with_less(volume: PhysicalVolume, taken_bytes: int) -> PhysicalVolume:
+    """What is given back may be anywhere: until the next report it counts as scattered."""
+    return replace(
+        volume,
+        free_bytes=volume.free_bytes - taken_bytes,
+        scattered_bytes=volume.scattered_bytes + max(0, -taken_bytes),
+    )
 
 
 def _size_in(pool: Pool, volume: Volume | None) -> int:

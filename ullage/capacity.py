@@ -4,8 +4,9 @@ Controller, extender and agent all ask here, so that what one promises the other
 
 - A spread layout (striped, RAID) lies on exactly as many physical volumes as it has images, the ones with most room,
   and the agent names them to LVM. What those can hold does not depend on how LVM's allocator would have chosen, nor on
-  how fragmented they are.
-- A linear volume takes the one physical volume with most room, and goes on to the next only when it must.
+  how fragmented they are; but for integrity, see `_room`.
+- A linear volume takes the one physical volume with most room, and goes on to the next only when it must: all of each
+  but the last, of which the agent names to LVM only as many extents as are to be taken.
 
 Costs that LVM adds by itself (RAID metadata, integrity metadata) follow lvm2 2.03's own formulas; the LVM contract
 suite holds them against real volume groups, one extent less and one more.
@@ -16,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import count
 
 from ullage.errors import GIB, MIB, human_bytes
 from ullage.model import DeviceType, Disk, Layout, PhysicalVolume, Pool, PoolName, Share
@@ -24,11 +26,14 @@ RAID_SUPERBLOCK_BYTES = 2 * 4096
 """dm-raid's own superblock and the write-intent bitmap's, at the start of every metadata image."""
 RAID_REGION_BYTES = 2 * MIB
 """LVM's default `raid_region_size`: one bitmap bit covers this much."""
+MOST_BITMAP_BYTES = (1 << 21) // 8
+"""A bitmap has 2^21 bits at most: for volumes over 4 TiB LVM doubles the region until that is enough."""
 INTEGRITY_STEP_BYTES = 500 * MIB
 INTEGRITY_STEP_COST_BYTES = 4 * MIB
 INTEGRITY_JOURNALS_BYTES = ((512 * MIB, 4 * MIB), (GIB, 8 * MIB), (4 * GIB, 32 * MIB), (None, 64 * MIB))
 """dm-integrity's metadata beside an image: 4 MiB for every begun 500 MiB of data, and a journal by the image's size (up
-to this size, this much), as lvm2 2.03 computes them (lib/metadata/integrity_manip.c); seen to hold up to 8 GiB."""
+to this size, this much), as lvm2 2.03 computes them (lib/metadata/integrity_manip.c). It gives whole extents of that,
+rounded down, and fails where that leaves none: see `_least_image_extents`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,9 +52,10 @@ class Allocation:
 
 
 def rounded_bytes(layout: Layout, extent_bytes: int, size_bytes: int, minimum_bytes: int = 0) -> int:
-    """The size a volume will really have: whole extents in each data stripe, and what the file system needs."""
+    """The size a volume will really have: whole extents in each data stripe, and what file system and layout need."""
     step = extent_bytes * layout.stripes
-    return -(-max(size_bytes, minimum_bytes, 1) // step) * step
+    least = _least_image_extents(layout, extent_bytes) * step
+    return -(-max(size_bytes, minimum_bytes, least) // step) * step
 
 
 def image_extents(layout: Layout, extent_bytes: int, data_extents: int) -> int:
@@ -57,12 +63,11 @@ def image_extents(layout: Layout, extent_bytes: int, data_extents: int) -> int:
     extents = data_extents
     data_bytes = data_extents * extent_bytes
     if layout.is_raid:
-        bitmap_bytes = -(-(data_bytes // RAID_REGION_BYTES) // 8)
+        # Exact but for images over 4 TiB in extents below 512 KiB: there LVM's larger regions may save some.
+        bitmap_bytes = min(MOST_BITMAP_BYTES, -(-(data_bytes // RAID_REGION_BYTES) // 8))
         extents += -(-(RAID_SUPERBLOCK_BYTES + bitmap_bytes) // extent_bytes)
     if layout.integrity:
-        steps = data_bytes // INTEGRITY_STEP_BYTES + 1
-        journal = next(cost for up_to, cost in INTEGRITY_JOURNALS_BYTES if up_to is None or data_bytes <= up_to)
-        extents += -(-(journal + steps * INTEGRITY_STEP_COST_BYTES) // extent_bytes)
+        extents += _integrity_bytes(data_bytes) // extent_bytes
     return extents
 
 
@@ -95,15 +100,16 @@ def largest_volume_bytes(pool: Pool, layout: Layout) -> int:
         return max((disk.size_bytes for disk in pool.disks), default=0)
     if pool.type is not DeviceType.THICK or not layout.is_spread:
         return _whole(pool.free_bytes, pool.extent_bytes)
-    frees = sorted((volume.free_bytes for volume in pool.physical_volumes), reverse=True)
-    if len(frees) < layout.images:
+    rooms = sorted((_room(layout, volume) for volume in pool.physical_volumes), reverse=True)
+    if len(rooms) < layout.images:
         return 0
-    return _largest_on(layout, pool.extent_bytes, (frees[layout.images - 1], pool.free_bytes // layout.images))
+    return _largest_on(layout, pool.extent_bytes, (rooms[layout.images - 1], pool.free_bytes // layout.images))
 
 
 def allocate(pool: Pool, layout: Layout, size_bytes: int) -> Allocation | None:
     """Where a volume of at least `size_bytes` goes in this pool, or None: it does not fit."""
-    if size_bytes > largest_volume_bytes(pool, layout):
+    largest = largest_volume_bytes(pool, layout)
+    if not largest or size_bytes > largest:
         return None
     if pool.type is DeviceType.DISK:
         disk = _smallest_disk(pool.disks, size_bytes)
@@ -111,7 +117,7 @@ def allocate(pool: Pool, layout: Layout, size_bytes: int) -> Allocation | None:
     size = rounded_bytes(layout, pool.extent_bytes, size_bytes)
     if pool.type is not DeviceType.THICK:
         return Allocation(pool=pool.name, size_bytes=size)
-    most_room_first = sorted(pool.physical_volumes, key=lambda volume: (-volume.free_bytes, volume.name))
+    most_room_first = sorted(pool.physical_volumes, key=lambda each: (-_room(layout, each), each.free_bytes, each.name))
     if layout.is_spread:
         share = cost_bytes(layout, pool.extent_bytes, size) // layout.images
         chosen = sorted(volume.name for volume in most_room_first[: layout.images])
@@ -135,30 +141,34 @@ def allocate_growth(
         return None
     extent = pool.extent_bytes
     size = rounded_bytes(layout, extent, to_bytes)
+    if size <= from_bytes:
+        return Allocation(pool=pool.name, size_bytes=from_bytes)
     if pool.type is not DeviceType.THICK or not layout.is_spread:
         linear = allocate(pool, Layout(), size - from_bytes)
         return None if linear is None else replace(linear, size_bytes=size)
-    share = (cost_bytes(layout, extent, size) - cost_bytes(layout, extent, from_bytes)) // layout.images
-    room = {volume.name: volume.free_bytes for volume in pool.physical_volumes}
-    if share * layout.images > pool.free_bytes or any(share > room.get(name, 0) for name in physical_volumes):
+    if size > largest_growth_bytes(pool, layout, physical_volumes, from_bytes):
         return None
+    share = (cost_bytes(layout, extent, size) - cost_bytes(layout, extent, from_bytes)) // layout.images
     taken = tuple(Share(physical_volume=name, size_bytes=share) for name in sorted(physical_volumes))
     return Allocation(pool=pool.name, size_bytes=size, taken=taken)
 
 
 def largest_growth_bytes(pool: Pool, layout: Layout, physical_volumes: Sequence[str], from_bytes: int) -> int:
     """The size a volume of `from_bytes` could grow to at most, by the rule of `allocate_growth`."""
+    if pool.problem is not None:
+        return from_bytes
     if pool.type is not DeviceType.THICK or not layout.is_spread:
         return from_bytes + largest_volume_bytes(pool, Layout())
     extent = pool.extent_bytes
     share = cost_bytes(layout, extent, from_bytes) // layout.images
     room = {volume.name: volume.free_bytes for volume in pool.physical_volumes}
-    rooms = [share + min((room.get(name, 0) for name in physical_volumes), default=0)]
-    return max(from_bytes, _largest_on(layout, extent, (*rooms, share + pool.free_bytes // layout.images)))
+    free = min((room.get(name, 0) for name in physical_volumes), default=0)
+    free = min(free, pool.free_bytes // layout.images) - _growth_slack_bytes(layout, extent, from_bytes)
+    return max(from_bytes, _largest_on(layout, extent, (share + free,)))
 
 
 def without(pool: Pool, allocation: Allocation) -> Pool:
-    """The pool after that allocation has been taken from it."""
+    """The pool after a new volume has been allocated from it."""
     taken = {share.physical_volume: share.size_bytes for share in allocation.taken}
     cost = sum(taken.values()) if taken else allocation.size_bytes
     return replace(
@@ -200,13 +210,48 @@ def shortage(pool: Pool, layout: Layout, wanted_bytes: int) -> str:  # noqa: PLR
     return f"{free}, {wanted} wanted"
 
 
+def _room(layout: Layout, volume: PhysicalVolume) -> int:
+    """What one physical volume has for an image of this layout.
+
+    LVM takes data and RAID metadata from all its free runs as it likes, then wants the integrity metadata in one piece
+    on the same physical volume. It fails when no run is left for that, and leaves a part behind. One run that holds
+    everything is the only thing that is safe whatever it chooses; on a fragmented volume this refuses some that LVM
+    would take. Growth needs no such care: grown integrity metadata may be in pieces.
+    """
+    return volume.run_bytes if layout.integrity else volume.free_bytes
+
+
+def _integrity_bytes(data_bytes: int) -> int:
+    steps = data_bytes // INTEGRITY_STEP_BYTES + 1
+    journal = next(cost for up_to, cost in INTEGRITY_JOURNALS_BYTES if up_to is None or data_bytes <= up_to)
+    return journal + steps * INTEGRITY_STEP_COST_BYTES
+
+
+def _least_image_extents(layout: Layout, extent_bytes: int) -> int:
+    """The smallest image that LVM makes: with integrity and extents over 8 MiB, one whose metadata fills an extent."""
+    if not layout.integrity:
+        return 1
+    return next(extents for extents in count(1) if _integrity_bytes(extents * extent_bytes) >= extent_bytes)
+
+
+def _growth_slack_bytes(layout: Layout, extent_bytes: int, from_bytes: int) -> int:
+    """What an image's RAID metadata may still grow by although `image_extents` counts it as full-grown already.
+
+    Past 4 TiB the size of a bitmap depends on how the volume came to its size. It is one extent in any case unless
+    extents are below 512 KiB.
+    """
+    if not layout.is_raid or from_bytes <= MOST_BITMAP_BYTES * 8 * RAID_REGION_BYTES:
+        return 0
+    return -(-(RAID_SUPERBLOCK_BYTES + MOST_BITMAP_BYTES) // extent_bytes) * extent_bytes - extent_bytes
+
+
 def _whole(size_bytes: int, extent_bytes: int) -> int:
     return size_bytes // extent_bytes * extent_bytes
 
 
 def _largest_on(layout: Layout, extent_bytes: int, rooms_bytes: Iterable[int]) -> int:
     """The largest volume each image of which, with its metadata, fits the smallest of the rooms."""
-    room = min(rooms_bytes) // extent_bytes
+    room = max(0, min(rooms_bytes)) // extent_bytes
     fits, too_many = 0, room + 1
     while too_many - fits > 1:
         middle = (fits + too_many) // 2
@@ -214,7 +259,7 @@ def _largest_on(layout: Layout, extent_bytes: int, rooms_bytes: Iterable[int]) -
             fits = middle
         else:
             too_many = middle
-    return fits * extent_bytes * layout.stripes
+    return fits * extent_bytes * layout.stripes if fits >= _least_image_extents(layout, extent_bytes) else 0
 
 
 def _smallest_disk(disks: Iterable[Disk], size_bytes: int) -> Disk:

@@ -140,6 +140,13 @@ class PhysicalVolume:
 
     name: str
     free_bytes: int
+    scattered_bytes: int = 0
+    """Of these, what may lie outside the largest run of free extents; 0 where all free space is one run."""
+
+    @property
+    def run_bytes(self) -> int:
+        """What is surely free in one piece."""
+        return max(0, self.free_bytes - self.scattered_bytes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

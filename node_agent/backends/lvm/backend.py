@@ -16,7 +16,7 @@ from node_agent.backends.lvm import tags
 from node_agent.backends.lvm.command import Lvm
 from node_agent.backends.lvm.devices import candidates
 from node_agent.backends.lvm.pools import data_bytes, metadata_bytes, names, store_report
-from node_agent.backends.lvm.report import ARGUMENTS, VolumeGroup, volume_groups
+from node_agent.backends.lvm.report import ARGUMENTS, VolumeGroup, end_of_free, volume_groups
 from node_agent.backends.port import NewVolume, StoreReport
 from node_agent.block import block_device
 from ullage.capacity import Allocation
@@ -141,7 +141,7 @@ class LvmBackend:
             where: tuple[str, ...] = ()
         else:
             shape = (*_shape(new.device_class.layout), "--size", size)
-            where = (new.pool.store, *new.allocation.physical_volumes)
+            where = (new.pool.store, *self._where(new.pool.store, new.device_class.layout, new.allocation))
         marks = (word for tag in tags.written(label) for word in ("--addtag", tag))
         self._change(new.pool.store, "lvcreate", "--yes", "--name", new.id, *shape, *marks, *where)
         thin = new.pool.type is DeviceType.THIN
@@ -174,7 +174,7 @@ class LvmBackend:
             self._change(
                 volume.store,
                 *("lvextend", "--size", f"{growth.size_bytes}b", f"{volume.store}/{volume.id}"),
-                *growth.physical_volumes,
+                *self._where(volume.store, volume.layout, growth),
             )
         shares = {share.physical_volume: share for share in volume.taken}
         for share in growth.taken:
@@ -215,6 +215,23 @@ class LvmBackend:
     def activate(self, store: StoreName, volumes: Sequence[Volume]) -> None:
         """See Backend."""
         self._change(store, "lvchange", "--activate", "y", *(f"{store}/{volume.id}" for volume in volumes))
+
+    def _where(self, store: StoreName, layout: Layout, allocation: Allocation) -> tuple[str, ...]:
+        """The physical volumes as LVM is told them: the last of several linear ones only up to where the volume ends.
+
+        LVM begins where the largest free run is, whatever their order: told names alone, it would take other shares.
+        """
+        if layout.is_spread or len(allocation.taken) < 2:  # noqa: PLR2004 - one is exact by itself
+            return allocation.physical_volumes
+        *whole, last = allocation.taken
+        fields = ("-o", "vg_extent_size,pvseg_start,pvseg_size,lv_name", "--sort", "pvseg_start")
+        rows = self._lvm.look(
+            *("pvs", "--segments", "--reportformat", "json", "--units", "b", "--nosuffix", *fields),
+            last.physical_volume,
+            devices=self._devices.get(store, ()),
+        )
+        end = end_of_free(rows, last.size_bytes)
+        return (*(share.physical_volume for share in whole), f"{last.physical_volume}:0-{end}")
 
     def _groups(self, devices: Sequence[str], *arguments: str) -> dict[StoreName, VolumeGroup]:
         return volume_groups(self._lvm.look("fullreport", *ARGUMENTS, *arguments, devices=devices)) if devices else {}

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import msgspec
 
 from node_agent.backends.lvm import tags
-from ullage.errors import UnreadableReportError
+from ullage.errors import InsufficientCapacityError, UnreadableReportError
 from ullage.model import (
     DeviceType,
     Layout,
@@ -97,6 +97,21 @@ class _PieceRow(msgspec.Struct):
     pvseg_size: int
 
 
+class _RunRow(msgspec.Struct):
+    vg_extent_size: int
+    pvseg_start: int
+    pvseg_size: int
+    lv_name: str
+
+
+class _Runs(msgspec.Struct):
+    pv: list[_RunRow]
+
+
+class _RunsReport(msgspec.Struct):
+    report: list[_Runs]
+
+
 class _GroupReport(msgspec.Struct):
     vg: list[_VolumeGroupRow]
     pv: list[_PhysicalVolumeRow]
@@ -158,6 +173,20 @@ def volume_groups(report: str) -> dict[StoreName, VolumeGroup]:
     return {group.name: group for group in groups}
 
 
+def end_of_free(report: str, wanted_bytes: int) -> int:
+    """The extent on one physical volume up to which, it included, `wanted_bytes` are free; from `pvs --segments`."""
+    try:
+        rows = msgspec.json.decode(report.encode(), type=_RunsReport, strict=False).report[0].pv
+    except (msgspec.MsgspecError, IndexError) as failure:
+        raise UnreadableReportError(f"lvm's report makes no sense: {failure}", argv=("lvm", "pvs")) from failure
+    for row in rows:
+        if not row.lv_name:
+            wanted_bytes -= row.pvseg_size * row.vg_extent_size
+            if wanted_bytes <= 0:
+                return row.pvseg_start + row.pvseg_size - 1 + wanted_bytes // row.vg_extent_size
+    raise InsufficientCapacityError("the physical volume has less free space than the last report said")
+
+
 def _volume_group(group: _GroupReport) -> VolumeGroup:
     head = group.vg[0]
     extent = head.vg_extent_size
@@ -184,9 +213,7 @@ def _volume_group(group: _GroupReport) -> VolumeGroup:
         extent_bytes=extent,
         total_bytes=head.vg_extent_count * extent,
         physical_volumes=tuple(
-            PhysicalVolume(name=row.pv_name, free_bytes=(row.pv_pe_count - row.pv_pe_alloc_count) * extent)
-            for row in group.pv
-            if row.pv_allocatable and not row.pv_missing
+            _physical_volume(row, group.pvseg, extent) for row in group.pv if row.pv_allocatable and not row.pv_missing
         ),
         devices=tuple(row.pv_name for row in group.pv if not row.pv_missing),
         missing_physical_volumes=head.vg_missing_pv_count,
@@ -194,6 +221,16 @@ def _volume_group(group: _GroupReport) -> VolumeGroup:
         thin_pools=tuple(_thin_pools(visible, segments)),
         volumes=tuple(volumes),
         orphans=tuple(orphans),
+    )
+
+
+def _physical_volume(row: _PhysicalVolumeRow, pieces: Iterable[_PieceRow], extent_bytes: int) -> PhysicalVolume:
+    free = row.pv_pe_count - row.pv_pe_alloc_count
+    runs = (piece.pvseg_size for piece in pieces if piece.pv_name == row.pv_name and not piece.lv_name)
+    return PhysicalVolume(
+        name=row.pv_name,
+        free_bytes=free * extent_bytes,
+        scattered_bytes=(free - max(runs, default=0)) * extent_bytes,
     )
 
 
