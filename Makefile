@@ -18,16 +18,42 @@ $(VENV)/.ready: requirements/dev.lock pyproject.toml hatch_build.py $(shell find
 .PHONY: venv
 venv: $(VENV)/.ready ## make .venv with the locked dependencies and the generated stubs
 
+.PHONY: install
+install: ## the Debian packages that tests and VM need (as root; otherwise it says which)
+	/usr/bin/python3 tests/rigs/install.py
+
 .PHONY: lint
-lint: venv ## ruff, mypy --strict, and the import contracts of the rooms
+lint: install venv ## ruff, mypy --strict, and the import contracts of the rooms
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+.PHONY: test
+test: install unit contract ## everything that this machine can show: what CI runs
+
 .PHONY: unit
 unit: venv ## pure code, no root (30 s)
 	$(BIN)/pytest tests/unit
+
+.PHONY: contract
+contract: contract-host contract-lvm ## the contract on every kind of storage: files here, LVM in the VM
+
+.PHONY: contract-host
+contract-host: install venv ## the contract on files and loop devices of this machine (root)
+	$(BIN)/pytest tests/host tests/contract
+
+.PHONY: contract-lvm
+contract-lvm: install venv ## the contract on real LVM, in VMs; SHARDS="thick lvm" for some of it
+	$(BIN)/python -m tests.rigs.lvm_tier $(SHARDS)
+
+.PHONY: demo
+demo: install venv ## walk one volume through its life on this machine, and leave nothing behind (root)
+	$(BIN)/python -m tests.rigs.demo
+
+.PHONY: vm
+vm: install venv ## a shell in a throw-away VM with blank disks; ARGS="--disks 3 -- COMMAND" for a command
+	$(BIN)/python -m tests.rigs.vm $(ARGS)
 
 .PHONY: clean
 clean: ## remove what was built in the tree

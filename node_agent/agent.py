@@ -305,7 +305,7 @@ class Agent:
         backend = self._readable(volume)
         volume = self._awake(backend, volume)
         start = 0 if volume.state is VolumeState.CREATING else volume.size_bytes
-        if start < volume.device_size_bytes:
+        if start < volume.device_size_bytes and backend.needs_wipe(volume.type, volume.wipe):
             self._wipe(
                 volume.device_path,
                 volume.wipe,

@@ -120,9 +120,16 @@ class Operations:
                 raise TooManyOperationsError(f"{self._most} operations are under way, the most at once; ask again")
             running = _Running(request=request, future=Future(), started=time.monotonic())
             self._running[volume_id] = running
-        threading.Thread(
+        thread = threading.Thread(
             target=self._work, args=(volume_id, running, work), name=f"{_name(request)}-{volume_id}", daemon=True
-        ).start()
+        )
+        try:
+            thread.start()
+        except RuntimeError as failure:  # no more threads: a limit of the system's, not ours
+            refusal = TooManyOperationsError(f"no thread for {_name(request)} of {volume_id}: {failure}; ask again")
+            self._forget(volume_id)
+            running.future.set_exception(refusal)
+            raise refusal from failure
         return running
 
     def _work(self, volume_id: VolumeId, running: _Running, work: Callable[[], Any]) -> None:
@@ -132,14 +139,20 @@ class Operations:
         except BaseException as raised:  # noqa: BLE001 - the top of a thread; whoever waits gets it
             failure = raised
         # Out of the table before the result is out: whoever has the result may ask for the next thing at once.
-        with self._changed:
-            del self._running[volume_id]
-            self._changed.notify_all()
-        self._on_end(running.request, failure, time.monotonic() - running.started)
+        self._forget(volume_id)
+        try:
+            self._on_end(running.request, failure, time.monotonic() - running.started)
+        except Exception:  # what measures us must not keep the result from whoever waits for it
+            log.exception("the end of an operation could not be told", extra={"volume_id": volume_id})
         if failure is None:
             running.future.set_result(result)
         else:
             running.future.set_exception(failure)
+
+    def _forget(self, volume_id: VolumeId) -> None:
+        with self._changed:
+            del self._running[volume_id]
+            self._changed.notify_all()
 
 
 class StoreLocks:

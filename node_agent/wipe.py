@@ -8,14 +8,17 @@
 
 Zeroing is BLKZEROOUT: the device's own write-zeroes command, or, where it has none, zeroes written by the kernel, so
 that the range reads as zeroes on every device (block/blk-lib.c, blkdev_issue_zeroout); it also drops the range from the
-page cache, dirty pages too (block/ioctl.c, blk_ioctl_zeroout), so that nobody reads the old bytes from memory. It never
-gives blocks back (BLKDEV_ZERO_NOUNMAP), so on a thin volume it takes them. What a discarded block reads as is the
-device's affair: discarding gives room back (to a thin pool, to an SSD) and is no proof of zeroes. A device that cannot
-discard gets SIGNATURES' treatment instead.
+page cache, dirty pages too (block/ioctl.c, blk_ioctl_zeroout), so that nobody reads the old bytes from memory. What a
+discarded block reads as is the device's affair: discarding gives room back (to a thin pool, to an SSD) and is no proof
+of zeroes. A device that cannot discard gets SIGNATURES' treatment instead.
 
-The device is held with O_EXCL throughout: nobody can have it mounted, in a RAID or below device-mapper meanwhile. A
-process that merely has it open does not show in that way, nor does a loop device on top of it (kubelet attaches one to
-every block volume): the caller has looked for those.
+Zeroing never gives blocks back (BLKDEV_ZERO_NOUNMAP). On a thin volume it takes them from the pool, all of them for
+ZERO, and fails where the pool is full: a thin volume is deleted with DISCARD, whatever else its class asks for.
+
+At create and delete the device is held with O_EXCL throughout: nobody can have it mounted, in a RAID or below
+device-mapper meanwhile. A process that merely has it open does not show in that way, nor does a loop device on top of
+it (kubelet attaches one to every block volume): the caller has looked for those. A volume grows while it is mounted, so
+at grow it is not held: there the caller vouches that [start, end) is new, and that nobody has been told of it yet.
 
 Everything can be repeated: a wipe that was stopped, or died, is done again from its start.
 """
@@ -47,6 +50,8 @@ from ullage.model import Wipe
 
 STEP_BYTES = 256 * MIB
 """One ioctl's share: what cannot be stopped. About two seconds of a disk that must really write."""
+LOOK_BYTES = 64 * KIB
+"""What is looked at, and zeroed, as one after a discard: a thin pool's smallest chunk."""
 
 # <linux/fs.h>, as encoded on every architecture but MIPS, PowerPC and SPARC (there they are unknown: ENOTTY, no harm).
 _BLKSSZGET = 0x1268
@@ -114,7 +119,7 @@ def wipe(  # noqa: PLR0913 (one job with many facts; all but two are keywords)
     progress: Callable[[int], None] = lambda _: None,
     is_stopping: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Wipe [start_bytes, end_bytes) of a device; returns when it is done and on the device.
+    """Wipe [start_bytes, end_bytes) of a device; returns when it is done, and what was written is on the device.
 
     `progress` hears after each step how many bytes of the range are behind it. `is_stopping` is asked before each.
 
@@ -124,7 +129,7 @@ def wipe(  # noqa: PLR0913 (one job with many facts; all but two are keywords)
     """
     if policy is Wipe.NONE:
         return
-    with _held(device_path) as descriptor:
+    with _held(device_path, is_exclusive=moment is not Moment.GROW) as descriptor:
         device_bytes = _checked(device_path, descriptor, start_bytes, end_bytes)
         work = _Work(
             path=device_path,
@@ -141,8 +146,6 @@ def wipe(  # noqa: PLR0913 (one job with many facts; all but two are keywords)
             work.discard()
         else:
             work.zero()
-        with _answering(device_path, "flushing", start_bytes):
-            os.fsync(descriptor)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,6 +166,7 @@ class _Work:
             self._go_on(offset)
             self._zero(offset, size)
             self._reached(offset + size)
+        self._flush()
 
     def zero_places(self) -> None:
         """Where a probe looks, and nothing else."""
@@ -170,6 +174,7 @@ class _Work:
             self._go_on(offset)
             self._zero(offset, size)
             self._reached(offset + size)
+        self._flush()
         self._reached(self.end)
 
     def discard(self) -> None:
@@ -184,15 +189,30 @@ class _Work:
                 self.zero_places()
                 return
             self._reached(offset + size)
-        for offset, size in self.places:
-            # Not unasked: on a thin volume a write would take back from the pool what it has just been given.
-            if not _reads_as_zeroes(self.descriptor, offset, size):
-                self._go_on(offset)
-                self._zero(offset, size)
+        is_zeroed = False
+        for first, length in self.places:
+            for offset, size in _steps(first, first + length, LOOK_BYTES):
+                # Not unasked: on a thin volume a write would take back from the pool what it has just been given.
+                if not _reads_as_zeroes(self.descriptor, offset, size):
+                    self._go_on(offset)
+                    self._zero(offset, size)
+                    is_zeroed = True
+        # Discards alone are not flushed: in a full thin pool a flush of a volume without blocks waits for room, or
+        # fails; and the removal that follows commits the pool.
+        if is_zeroed:
+            self._flush()
 
     def _zero(self, offset: int, size: int) -> None:
         with _answering(self.path, "zeroing", offset):
             _ioctl_range(self.descriptor, _BLKZEROOUT, offset, size)
+
+    def _flush(self) -> None:
+        # The first answer may be about a write of an earlier user that failed unheard; the second is about ours.
+        with contextlib.suppress(OSError):
+            os.fsync(self.descriptor)
+            return
+        with _answering(self.path, "flushing", self.start):
+            os.fsync(self.descriptor)
 
     def _go_on(self, offset: int) -> None:
         if self.is_stopping():
@@ -207,14 +227,14 @@ class _Work:
 
 
 @contextlib.contextmanager
-def _held(path: str) -> Iterator[int]:
-    """A descriptor that nobody else can hold; what is no block device is not opened (an open can act on a tape)."""
+def _held(path: str, *, is_exclusive: bool) -> Iterator[int]:
+    """A descriptor (that nobody else can hold); what is no block device is not opened (an open can act on a tape)."""
     with _answering(path, "looking at", 0):
         before = Path(path).stat()
     if not stat.S_ISBLK(before.st_mode):
         raise DeviceError(f"{path} is no block device", device=path)
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_EXCL | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_EXCL if is_exclusive else 0))
     except OSError as failure:
         if failure.errno == errno.EBUSY:
             raise VolumeInUseError(f"{path} is mounted or held by another device", device=path) from failure
@@ -276,9 +296,9 @@ def _bounds(place: Place, device_bytes: int) -> tuple[int, int]:
     return first, first + place.size_bytes
 
 
-def _steps(start: int, end: int) -> Iterator[tuple[int, int]]:
-    for offset in range(start, end, STEP_BYTES):
-        yield offset, min(STEP_BYTES, end - offset)
+def _steps(start: int, end: int, step: int = STEP_BYTES) -> Iterator[tuple[int, int]]:
+    for offset in range(start, end, step):
+        yield offset, min(step, end - offset)
 
 
 def _ioctl_range(descriptor: int, request: int, offset: int, size: int) -> None:

@@ -1,29 +1,34 @@
 """The one door to other programs.
 
 Argument lists, never a shell; a fixed PATH; LC_ALL=C; nothing on standard input but what we send; no inherited
-descriptors. `look` kills a program that outlives its limit. `change` never kills: a changing LVM command that is
-killed can leave a device suspended and a udev cookie behind, so its caller waits for as long as it takes (and whoever
-waits for the caller may give up instead, see `node_agent.operations`). Every program runs in a session of its own, so
-that a signal to our process group does not reach it.
+descriptors. `look` kills a program that outlives its limit, and its children with it. `change` never kills: a changing
+LVM command that is killed can leave a device suspended and a udev cookie behind, so its caller waits for as long as it
+takes (and whoever waits for the caller may give up instead, see `node_agent.locks`). Every program runs in a session of
+its own, so that a signal to our process group does not reach it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import shutil
+import signal
 import subprocess
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import IO, Protocol
 
 from ullage.errors import CommandError, CommandFailedError, CommandMissingError, CommandTimedOutError
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 ENVIRONMENT = {"PATH": PATH, "LC_ALL": "C", "LVM_SUPPRESS_FD_WARNINGS": "1"}
 KEPT_RUNS = 32
+DYING_SECONDS = 2.0
+"""A killed program is gone at once, unless the kernel holds it: then nobody waits for it longer than this."""
 
 log = logging.getLogger(__name__)
 
@@ -103,16 +108,17 @@ class Subprocesses:
                 errors="replace",
                 start_new_session=True,
             )
-        except OSError as failure:
+        except (OSError, ValueError) as failure:  # ValueError: an argument that cannot be one, such as "a\0b"
             raise CommandFailedError(argv=argv, exit_code=127, stderr=str(failure)) from failure
-        with process:
-            try:
-                stdout, stderr = process.communicate(stdin, timeout=timeout_seconds)
-            except subprocess.TimeoutExpired as failure:
-                process.kill()
-                raise CommandTimedOutError(
-                    f"{' '.join(argv)} gave no answer in {timeout_seconds:g} s and was ended", argv=argv
-                ) from failure
+        try:
+            stdout, stderr = process.communicate(stdin, timeout=timeout_seconds)
+        except subprocess.TimeoutExpired as failure:
+            end_session(process)
+            for pipe in (process.stdin, process.stdout, process.stderr):
+                _close(pipe)
+            raise CommandTimedOutError(
+                f"{' '.join(argv)} gave no answer in {timeout_seconds:g} s and was ended", argv=argv
+            ) from failure
         finished = Finished(
             argv=tuple(argv),
             exit_code=process.returncode,
@@ -125,6 +131,38 @@ class Subprocesses:
         if finished.exit_code not in accepted:
             raise CommandFailedError(argv=argv, exit_code=finished.exit_code, stderr=stderr)
         return finished
+
+
+class Process(Protocol):
+    """What `end_session` needs of a subprocess.Popen."""
+
+    @property
+    def pid(self) -> int:
+        """Also the number of its session."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end; raises subprocess.TimeoutExpired."""
+
+
+def end_session(process: Process) -> None:
+    """Kill a looking program and its children (they hold its pipes), and see it off.
+
+    One in state D, as lvm is behind a suspended device, heeds no signal: a thread waits for it instead of the caller.
+    """
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)  # its session has one process group, with its own number
+    try:
+        process.wait(DYING_SECONDS)
+    except subprocess.TimeoutExpired:
+        log.warning("command heeds no signal", extra={"pid": process.pid})
+        threading.Thread(target=process.wait, name=f"reaper-{process.pid}", daemon=True).start()
+
+
+def _close(pipe: IO[str] | None) -> None:
+    """What is still in the buffer of a dead program's standard input has nowhere to go."""
+    with contextlib.suppress(BrokenPipeError):
+        if pipe is not None:
+            pipe.close()
 
 
 def find(program: str) -> str:

@@ -5,6 +5,7 @@ What is left is read from the file below the loop device, or through a fresh des
 
 import binascii
 import contextlib
+import fcntl
 import hashlib
 import os
 import struct
@@ -21,6 +22,7 @@ from ullage.model import Wipe
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 NOTHING_FOUND = 2  # blkid's exit code
+LOOP_CTL_ADD, LOOP_CTL_REMOVE = 0x4C80, 0x4C81  # <linux/loop.h>
 PATTERN = b"an earlier tenant's row of data\n"
 
 
@@ -74,10 +76,6 @@ class Loop:
             return ""
         return f"{probed.stdout}{probed.stderr}{listed.stdout}"
 
-    def is_discarding(self, limit_bytes: int) -> None:
-        """Set how much one discard may be; with 0 the device can discard nothing."""
-        (Path("/sys/block") / Path(self.path).name / "queue/discard_max_bytes").write_text(str(limit_bytes))
-
 
 def run(*argv: str, accepted: tuple[int, ...] = (0,), stdin: str = "") -> subprocess.CompletedProcess[str]:
     finished = subprocess.run(argv, input=stdin, capture_output=True, text=True, check=False)
@@ -86,15 +84,31 @@ def run(*argv: str, accepted: tuple[int, ...] = (0,), stdin: str = "") -> subpro
 
 
 @contextlib.contextmanager
-def attached(file: Path, size: int, *options: str) -> Iterator[Loop]:
-    if not file.exists():
-        file.touch()
-        os.truncate(file, size)
-    path = run("losetup", "--find", "--show", *options, str(file)).stdout.strip()
+def attached(file: Path, size: int, *options: str, path: str = "") -> Iterator[Loop]:
+    file.touch()
+    os.truncate(file, size)
+    if path:
+        run("losetup", *options, path, str(file))
+    else:
+        path = run("losetup", "--find", "--show", *options, str(file)).stdout.strip()
     try:
         yield Loop(path, file, size)
     finally:
         run("losetup", "--detach", path)
+
+
+@contextlib.contextmanager
+def undiscarding(file: Path, size: int) -> Iterator[Loop]:
+    """A loop device that can discard nothing, with a number of its own: once it cannot, it never can again."""
+    control = os.open("/dev/loop-control", os.O_RDWR)
+    number = fcntl.ioctl(control, LOOP_CTL_ADD, 4096 + os.getpid())
+    try:
+        with attached(file, size, path=f"/dev/loop{number}") as loop:
+            Path(f"/sys/block/loop{number}/queue/discard_max_bytes").write_text("0")
+            yield loop
+    finally:
+        fcntl.ioctl(control, LOOP_CTL_REMOVE, number)
+        os.close(control)
 
 
 @contextlib.contextmanager
@@ -161,16 +175,18 @@ def test_a_volume_used_shorter_than_its_device_has_two_ends(small: Loop) -> None
     assert small.zero_mib() == [0, 1, 2, 4, 18, 19]
 
 
-def test_a_device_without_discard_gets_its_signatures_zeroed_at_delete(small: Loop) -> None:
-    small.is_discarding(0)
-    wipe(small.path, Wipe.DISCARD, end_bytes=small.size, moment=Moment.DELETE)
-    assert small.zero_mib() == [0, 1, 2, 4, 22, 23]
+def test_a_device_without_discard_gets_its_signatures_zeroed_at_delete(tmp_path: Path) -> None:
+    with undiscarding(tmp_path / "file", 24 * MIB) as loop:
+        loop.fill()
+        wipe(loop.path, Wipe.DISCARD, end_bytes=loop.size, moment=Moment.DELETE)
+        assert loop.zero_mib() == [0, 1, 2, 4, 22, 23]
 
 
-def test_a_device_without_discard_is_zeroed_at_create(small: Loop) -> None:
-    small.is_discarding(0)
-    wipe(small.path, Wipe.DISCARD, end_bytes=small.size, moment=Moment.CREATE)
-    assert small.zero_mib() == list(range(24))
+def test_a_device_without_discard_is_zeroed_at_create(tmp_path: Path) -> None:
+    with undiscarding(tmp_path / "file", 24 * MIB) as loop:
+        loop.fill()
+        wipe(loop.path, Wipe.DISCARD, end_bytes=loop.size, moment=Moment.CREATE)
+        assert loop.zero_mib() == list(range(24))
 
 
 @pytest.mark.parametrize(
@@ -422,3 +438,30 @@ def test_a_device_that_fails_says_what_and_where(tmp_path: Path) -> None:
             wipe(loop.path, Wipe.ZERO, start_bytes=256 * MIB, end_bytes=loop.size, moment=Moment.CREATE)
     assert failure.value.facts["offset_bytes"] == 256 * MIB
     assert failure.value.facts["errno"] != 0
+
+
+@pytest.mark.parametrize("policy", [Wipe.DISCARD, Wipe.ZERO])
+def test_the_new_part_of_a_mounted_volume_is_wiped_and_its_file_system_is_not(
+    small: Loop, policy: Wipe, tmp_path: Path
+) -> None:
+    """What an online growth needs: the room behind the file system is nobody's yet."""
+    run("mkfs.ext4", "-q", "-F", small.path, "16M")
+    with mounted(small.path, tmp_path / "mount"):
+        (tmp_path / "mount" / "kept").write_bytes(PATTERN)
+        wipe(small.path, policy, start_bytes=16 * MIB, end_bytes=small.size, moment=Moment.GROW)
+        assert small.get(16 * MIB, 8 * MIB) == bytes(8 * MIB)
+    assert run("e2fsck", "-fn", small.path).returncode == 0
+    with mounted(small.path, tmp_path / "mount"):
+        assert (tmp_path / "mount" / "kept").read_bytes() == PATTERN
+
+
+@pytest.mark.parametrize("policy", [Wipe.DISCARD, Wipe.SIGNATURES, Wipe.ZERO])
+def test_a_failed_write_of_an_earlier_user_does_not_fail_the_wipe(tmp_path: Path, policy: Wipe) -> None:
+    with (
+        mounted("none", tmp_path / "full", "-t", "tmpfs", "-o", "size=2m"),
+        attached(tmp_path / "full/file.img", 8 * MIB) as loop,
+    ):
+        with Path(loop.path).open("r+b", buffering=0) as device:
+            device.write(PATTERN * (8 * MIB // len(PATTERN)))
+        wipe(loop.path, policy, end_bytes=MIB, moment=Moment.DELETE)
+        assert loop.get(0, MIB) == bytes(MIB)

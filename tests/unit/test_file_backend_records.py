@@ -42,6 +42,7 @@ def test_a_record_says_everything_in_words_a_person_can_read() -> None:
         "size_bytes": 8388608,
         "old_size_bytes": 4194304,
         "state": "growing",
+        "needs_wipe": False,
         "wipe": "zero",
         "is_sparse": True,
         "owner": {"pv_name": "pv-1", "claim_namespace": "default", "claim_name": "web-0", "claim_uid": "u-1"},

@@ -8,6 +8,7 @@ a fresh look tells why.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
@@ -43,6 +44,11 @@ from ullage.model import (
 )
 from ullage.run import Finished
 
+NOT_OPEN = 'lv_device_open!="open"'
+NOT_ORIGIN = 'lv_role!="thickorigin"'
+"""A classic snapshot would go with its origin: such an origin counts as in use."""
+OPEN_LOOKS, OPEN_LOOK_SECONDS = 5, 0.3
+
 
 class LvmBackend:
     """Implements `node_agent.backends.port.Backend`."""
@@ -72,7 +78,7 @@ class LvmBackend:
         except CommandError as failure:
             if isinstance(failure, CommandMissingError) and not self._classes:
                 return ()  # no LVM on this machine, and nobody expects it
-            return tuple(self._one_by_one(failure, wanted, everything))
+            return tuple(self._one_by_one(failure, wanted))
         ours = {
             name: group
             for name, group in groups.items()
@@ -182,14 +188,26 @@ class LvmBackend:
         return _as_kernel_shows(replace(volume, state=VolumeState.READY))
 
     def condemn(self, volume: Volume) -> Volume:
-        """See Backend."""
-        if volume.state is not VolumeState.DELETING:
-            self._select_ours(volume, "lvchange", "--addtag", tags.DELETING, is_closed=True)
-        return replace(volume, state=VolumeState.DELETING)
+        """See Backend.
+
+        udevd opens a volume for a moment after each close by a writer, so one that is open is asked about a few times.
+        """
+        condemned = replace(volume, state=VolumeState.DELETING)
+        if volume.state is VolumeState.DELETING:
+            return condemned
+        for looks_left in reversed(range(OPEN_LOOKS)):
+            try:
+                self._select_ours(volume, "lvchange", "--addtag", tags.DELETING, only_if=(NOT_ORIGIN, NOT_OPEN))
+                break
+            except VolumeInUseError:
+                if not looks_left:
+                    raise
+                time.sleep(OPEN_LOOK_SECONDS)
+        return condemned
 
     def remove(self, volume: Volume) -> None:
-        """See Backend."""
-        self._select_ours(volume, "lvremove", "--yes", is_closed=True)
+        """See Backend. That nobody has it open lvremove itself checks, for five seconds, under its lock."""
+        self._select_ours(volume, "lvremove", "--yes", only_if=(NOT_ORIGIN,))
 
     def activate(self, store: StoreName, volumes: Sequence[Volume]) -> None:
         """See Backend."""
@@ -207,35 +225,17 @@ class LvmBackend:
                 return None
             raise
 
-    def _one_by_one(
-        self, failure: CommandError, wanted: Iterable[StoreName], devices: Sequence[str]
-    ) -> Iterator[StoreReport]:
-        """After a look at everything has failed: one bad group must not hide the others.
+    def _one_by_one(self, failure: CommandError, wanted: Iterable[StoreName]) -> Iterator[StoreReport]:
+        """After a look at everything has failed: one bad group, or one hanging device, must not hide the others.
 
         A glob stands for groups that cannot be named now. It is reported as a store that cannot be read, so that nobody
         takes the volumes on them for gone; so is LVM itself when no group can be named at all.
         """
         globs = {StoreName(name) for each in self._classes for name in each.volume_groups if _is_glob(name)}
-        for name in sorted(globs):
-            yield _unreadable(name, failure)
-        for name in sorted(wanted):
-            yield (
-                self._look_alone(name, devices)
-                if isinstance(failure, CommandFailedError)
-                else _unreadable(name, failure)
-            )
+        yield from (_unreadable(name, failure) for name in sorted(globs))
+        yield from (self.look_at(name) for name in sorted(wanted))
         if not globs and not wanted:
             yield _unreadable(StoreName("lvm"), failure)
-
-    def _look_alone(self, store: StoreName, devices: Sequence[str]) -> StoreReport:
-        try:
-            group = self._group(store, devices)
-        except CommandError as failure:
-            return _unreadable(store, failure)
-        if group is None:
-            return _missing(store)
-        self._devices = {**self._devices, store: group.devices}
-        return store_report(group, self._classes)
 
     def _change(self, store: StoreName, verb: str, *arguments: str) -> Finished:
         """Run a changing command on the devices we know its group by; once more if it turns out to have others."""
@@ -248,14 +248,11 @@ class LvmBackend:
                 raise
             return self._lvm.change(verb, *arguments, devices=self._devices[store])
 
-    def _select_ours(self, volume: Volume, verb: str, *arguments: str, is_closed: bool = False) -> None:
-        """Change this logical volume if LVM, under its lock, finds it ours (and, if asked, closed); raise why not."""
-        conditions = [f'lv_tags="{tags.volume_tag(volume.id)}"']
-        if is_closed:
-            # A classic snapshot goes with its origin: such an origin is in use, too.
-            conditions += ['lv_device_open!="open"', 'lv_role!="thickorigin"']
+    def _select_ours(self, volume: Volume, verb: str, *arguments: str, only_if: Sequence[str] = ()) -> None:
+        """Change this logical volume if LVM, under its lock, finds it ours and `only_if` true; raise why not."""
+        conditions = " && ".join((f'lv_tags="{tags.volume_tag(volume.id)}"', *only_if))
         name = f"{volume.store}/{volume.id}"
-        finished = self._change(volume.store, verb, *arguments, "--select", " && ".join(conditions), name)
+        finished = self._change(volume.store, verb, *arguments, "--select", conditions, name)
         if volume.id not in finished.stdout:
             raise self._why_unmatched(volume)
 

@@ -62,33 +62,54 @@ class Lvm:
 
 
 MEANINGS: tuple[tuple[int, str, type[UllageError]], ...] = (
-    (REFUSED, r"Cannot change VG .* while PVs are missing", PoolUnavailableError),
+    (REFUSED, r"Cannot change VG .* while PVs are missing|Refusing activation of partial LV", PoolUnavailableError),
+    (REFUSED, r"Volume group \S+ is exported|Cannot access VG .* with system ID", PoolUnavailableError),
     (REFUSED, r"Volume group \".*\" not found|Cannot process volume group", PoolUnavailableError),
-    (REFUSED, r"[Ii]nsufficient (free space|suitable allocatable extents)", InsufficientCapacityError),
+    (REFUSED, r"Physical Volume \".*\" not found in Volume Group", PoolUnavailableError),
+    (REFUSED, r"Pool \S+ not found in Volume group|Logical volume \S+ is not a thin pool", PoolUnavailableError),
     (
         REFUSED,
-        r"Cannot create new thin volume, free space in",
-        InsufficientCapacityError,
+        r"Thin pool .* (transaction.id|needs? (repair|check))|Check of pool .* failed",  # also said in a warning
+        PoolUnavailableError,
     ),
+    (REFUSED, r"[Ii]nsufficient (free space|suitable allocatable extents)", InsufficientCapacityError),
+    (REFUSED, r"No specified PVs have space available|Maximum number of logical volumes", InsufficientCapacityError),
+    (REFUSED, r"Number of stripes \(\d+\) must not exceed", InsufficientCapacityError),
+    (REFUSED, r"Cannot create new thin volume, free space in", InsufficientCapacityError),
     (REFUSED, r"Failed to find logical volume|[Ll]ogical volume \S+ not found in volume group", NotFoundError),
-    (REFUSED, r"already exists in volume group|(matches|not larger than) existing size", ConflictError),
+    (REFUSED, r"already exists in [Vv]olume group|(matches|not larger than) existing size", ConflictError),
     (REFUSED, r"contains a filesystem in use|is used by another device|volume \S+ in use", VolumeInUseError),
-    (REFUSED, r"Thin pool .* (transaction_id|needs? (repair|check))|Check of pool .* failed", PoolUnavailableError),
+    (REFUSED, r"LV name .* is not supported", InvalidRequestError),
     (BAD_ARGUMENTS, r"", InvalidRequestError),
 )
 """All of LVM's English that we act on: exit code, pattern in standard error, meaning. The first that matches holds."""
+
+
+NOTES = (
+    "WARNING",
+    "Rounding",
+    "Extending",
+    "Reducing",
+    "Using",
+    "Size of logical volume",
+    "Creating",
+    "Thin pool volume",
+    "Run `",
+)
+"""How lines begin that LVM writes beside the one that says it."""
 
 
 def meaning_of(failure: CommandFailedError) -> UllageError:
     """The situation behind a refusal, in our words and LVM's; the failure itself when it is none that we know."""
     for exit_code, pattern, meaning in MEANINGS:
         if failure.exit_code == exit_code and re.search(pattern, failure.stderr):
-            return meaning(f"LVM refused: {first_error(failure.stderr)}", exit_code=exit_code)
+            return meaning(f"LVM refused: {first_error(failure.stderr, pattern)}", exit_code=exit_code)
     return failure
 
 
-def first_error(stderr: str) -> str:
-    """The line that says it: LVM puts warnings and rounding notes before."""
+def first_error(stderr: str, pattern: str = "") -> str:
+    """The line that says it, with `pattern` in it where one has: LVM puts warnings and notes before and after."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    telling = [line for line in lines if not line.startswith(("WARNING", "Rounding", "Extending", "Reducing", "Run `"))]
-    return (telling or lines or ["(it said nothing)"])[0]
+    telling = [line for line in lines if not line.startswith(NOTES)]
+    by_weight = (*telling, *lines, "(it said nothing)")
+    return next((line for line in by_weight if re.search(pattern, line)), by_weight[0])

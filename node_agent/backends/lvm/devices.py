@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,8 +27,11 @@ def _may_hold(device: Path, file_directories: Sequence[str]) -> bool:
         return False
     if _read(device / "dm/uuid").startswith(LVM_UUID_PREFIX) or _read(device / "dm/suspended") == "1":
         return False
-    backing_file = _read(device / "loop/backing_file")
-    return not any(backing_file.startswith(f"{directory.rstrip('/')}/") for directory in file_directories)
+    # A partition of a loop device has no attribute of its own; the kernel names the file by its real path.
+    whole = device.resolve().parent
+    backing_file = _read(device / "loop/backing_file") or _read(whole / "loop/backing_file")
+    directories = {path.rstrip("/") for each in file_directories for path in (each, os.path.realpath(each))}
+    return not any(backing_file.startswith(f"{directory}/") for directory in directories)
 
 
 def _read(path: Path) -> str:

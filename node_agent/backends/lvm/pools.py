@@ -68,8 +68,8 @@ def _group_problem(group: VolumeGroup) -> Problem | None:
     if group.missing_physical_volumes:
         return Problem(
             reason="PhysicalVolumeMissing",
-            message=f"{group.missing_physical_volumes} of {group.name}'s physical volumes are missing; LVM changes "
-            "nothing until they are back (vgextend --restoremissing) or given up (vgreduce --removemissing)",
+            message=f"{group.missing_physical_volumes} of {group.name}'s physical volumes are missing; LVM makes "
+            "and grows nothing until they are back (vgextend --restoremissing) or given up (vgreduce --removemissing)",
         )
     return None
 

@@ -106,7 +106,11 @@ class _GroupReport(msgspec.Struct):
 
 
 class _FullReport(msgspec.Struct):
-    report: list[_GroupReport]
+    report: list[dict[str, object]]
+
+
+FREE_PHYSICAL_VOLUMES = {"pv", "pvseg"}
+"""The sections of the part that tells of physical volumes without a volume group, there only when there are any."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,9 +147,13 @@ class VolumeGroup:
 def volume_groups(report: str) -> dict[StoreName, VolumeGroup]:
     """Every volume group in the output of `lvm fullreport`, by name; raises UnreadableReportError."""
     try:
-        decoded = msgspec.json.decode(report.encode(), type=_FullReport, strict=False)
-        groups = [_volume_group(group) for group in decoded.report if group.vg and group.vg[0].vg_name]
-    except (msgspec.MsgspecError, ValueError, IndexError) as failure:
+        parts = msgspec.json.decode(report.encode(), type=_FullReport).report
+        groups = [
+            _volume_group(msgspec.convert(part, _GroupReport, strict=False))
+            for part in parts
+            if part.keys() != FREE_PHYSICAL_VOLUMES
+        ]
+    except (msgspec.MsgspecError, ValueError, LookupError, ArithmeticError) as failure:
         raise UnreadableReportError(f"lvm's report makes no sense: {failure}", argv=("lvm", "fullreport")) from failure
     return {group.name: group for group in groups}
 

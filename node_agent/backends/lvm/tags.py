@@ -6,6 +6,7 @@ them when the power went. lvm(8): letters, digits and `_+.-/=!:&#`, at most 1,02
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -16,6 +17,9 @@ POOL = f"{PREFIX}pool"
 """On a thin pool that we made on demand."""
 CREATING = f"{PREFIX}state=creating"
 DELETING = f"{PREFIX}state=deleting"
+GROWING = re.compile(rf"{re.escape(PREFIX)}state=growing:([0-9]+)")
+KEYS = ("volume", "class", "wipe", "pv", "namespace", "claim", "uid")
+"""What else has our prefix is of a later version, and left alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +72,8 @@ def read(tags: Iterable[str]) -> Label | None:
             marks.append(tag)
         elif tag.startswith(PREFIX) and "=" in tag:
             key, _, value = tag.removeprefix(PREFIX).partition("=")
-            facts[key] = value
+            if key in KEYS and facts.setdefault(key, value) != value:
+                raise ValueError(f"{key} is both {facts[key]} and {value}")
     if "volume" not in facts:
         return None
     state, settled_bytes = _state(marks)
@@ -89,9 +94,11 @@ def read(tags: Iterable[str]) -> Label | None:
 
 def _state(marks: list[str]) -> tuple[VolumeState, int]:
     """The furthest mark holds: a volume condemned while it was being made is being deleted."""
+    settled = [int(found[1]) for mark in marks if (found := GROWING.fullmatch(mark))]
+    if len(settled) + marks.count(CREATING) + marks.count(DELETING) != len(marks):
+        raise ValueError(f"a state of {', '.join(marks)} is unknown")
     if DELETING in marks:
         return VolumeState.DELETING, 0
     if CREATING in marks:
         return VolumeState.CREATING, 0
-    settled = [int(mark.rpartition(":")[2]) for mark in marks if mark.startswith(growing(0)[:-1])]
     return (VolumeState.GROWING, min(settled)) if settled else (VolumeState.READY, 0)
