@@ -20,6 +20,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import grpc
+
 from bench.lvm_rig import AgentProcess, Bare, BenchError, Memory, is_root, volume_group
 from ullage.agent_client import agent_at
 from ullage.errors import MIB
@@ -39,6 +41,7 @@ SAMPLES = 7
 """Pairs at each station."""
 READS = 20
 BURST = 20
+MOST_REFUSALS = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +56,8 @@ class Pair:
     processes: float
     most_processes: int
     verbs: dict[str, float]
+    refusals: int
+    """Calls that had to be repeated, in all rounds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +100,7 @@ class _Samples:
     agent: list[float] = field(default_factory=list)
     bare: list[float] = field(default_factory=list)
     runs: list[Counter[str]] = field(default_factory=list)
+    refusals: int = 0
 
     def ratio(self) -> float:
         return statistics.median(self.agent) / statistics.median(self.bare)
@@ -194,7 +200,7 @@ class Benchmark:
                 request = pb.ExpandVolumeRequest(volume_id=volume_id, size_bytes=2 * SIZES[device_class])
                 self._stub.ExpandVolume(request, timeout=STEP_SECONDS)
             case _:
-                self._stub.DeleteVolume(pb.DeleteVolumeRequest(volume_id=volume_id), timeout=STEP_SECONDS)
+                samples.refusals += self._delete(volume_id)
         samples.agent.append(time.monotonic() - started)
         runs = self._settle()
         samples.runs.append(Counter(argv[0] for argv in runs))
@@ -220,6 +226,19 @@ class Benchmark:
         )
         self._stub.CreateVolume(request, timeout=STEP_SECONDS)
 
+    def _delete(self, volume_id: str) -> int:
+        """Delete, again and again as a sidecar does; how often it was refused because somebody had the device open."""
+        refusals = 0
+        while True:
+            try:
+                self._stub.DeleteVolume(pb.DeleteVolumeRequest(volume_id=volume_id), timeout=STEP_SECONDS)
+            except grpc.RpcError as failure:
+                if failure.code() is not grpc.StatusCode.FAILED_PRECONDITION or refusals == MOST_REFUSALS:
+                    raise
+                refusals += 1
+            else:
+                return refusals
+
     def _read(self, name: str, volumes: int, ask: Callable[[], object]) -> Read:
         seconds = []
         for _ in range(READS):
@@ -240,6 +259,7 @@ def _pair(device_class: str, step: str, samples: _Samples) -> Pair:
         processes=samples.processes(),
         most_processes=max(run.total() for run in samples.runs),
         verbs={verb: count / len(samples.runs) for verb, count in sorted(verbs.items())},
+        refusals=samples.refusals,
     )
 
 
@@ -290,6 +310,8 @@ def table(result: Result) -> str:
 
 def _line(pair: Pair) -> str:
     verbs = ", ".join(f"{verb} {count:.3g}" for verb, count in pair.verbs.items())
+    if pair.refusals:
+        verbs += f"; {pair.refusals} calls refused"
     return (
         f"{pair.device_class:14} {pair.step:7} {pair.agent_seconds:8.3f} {pair.bare_seconds:8.3f} "
         f"{pair.ratio:6.2f} {pair.processes:5.2f} {pair.most_processes:5}  {verbs}"
