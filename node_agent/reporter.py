@@ -1,34 +1,50 @@
 """Keeps the stock true: looks after our own changes, when the kernel says that block devices changed, and now and then.
 
-Wishes are coalesced. A burst of changes on one store costs one look soon after it, a burst of events one look at
-everything. Events are hints only: the slow refresh, jittered so that nodes do not all look at once, finds what no event
-told.
+An event is answered by any look at its store that began after it came, so what our own change stirs up is answered by
+the one look that this change asks for anyway, and what somebody else does is never missed. An event that cannot be told
+to be one store's asks for a look at everything. Events are hints only: the slow refresh, jittered so that nodes do not
+all look at once, finds what no event told.
 """
 
 from __future__ import annotations
 
 import logging
+import os.path
 import random
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from node_agent.backends.port import Backend
+from node_agent.backends.port import Backend, StoreReport
 from node_agent.locks import StoreLocks
 from node_agent.stock import Stock
 from ullage.errors import StoreBusyError
 from ullage.model import StoreName
 
+if TYPE_CHECKING:
+    from node_agent.udev import Event  # at run time it needs libudev
+
 QUIET_SECONDS = 0.5
-"""A look waits until nothing has been wished for this long, so that one look serves a burst …"""
-MOST_SECONDS = 2.0
+"""A look waits until nothing has been wished for this long, so that one look serves a burst: the events of an LVM
+command come until some ten milliseconds after its end …"""
+MOST_SECONDS = 1.5
 """… but no longer than this after the first wish."""
-EVENT_SECONDS = 0.3
-"""The same for kernel events; an LVM command causes several within some ten milliseconds."""
 REFRESH_SECONDS = 300.0
 JITTER = 0.2
 
+EVERYTHING = None
+
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """When a look was first wished for, and when it is due."""
+
+    first: float
+    due: float
 
 
 class Reporter:
@@ -50,8 +66,12 @@ class Reporter:
         self._refresh_seconds = refresh_seconds
         self._clock = clock
         self._backend_of: dict[StoreName, Backend] = {}
-        self._wishes: dict[StoreName, tuple[float, float]] = {}
-        self._everything_due = clock() + self._jittered()
+        self._devices_of: dict[StoreName, frozenset[str]] = {}
+        """Kernel names of what each store lies on, as of its last report."""
+        self._store_with: dict[str, StoreName] = {}
+        """Where a logical volume is, by its device's kernel name, as its own events said."""
+        self._wishes: dict[StoreName | None, _Wish] = {}
+        self._refresh_due = clock() + self._jittered()
         self._wished = threading.Condition()
         self._is_stopping = False
         self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
@@ -72,45 +92,102 @@ class Reporter:
         """Which backend reported this store."""
         return self._backend_of.get(store)
 
-    def wish(self, store: StoreName) -> None:
-        """Ask for a look at one store, soon: we have changed it."""
+    def wish(self, store: StoreName | None) -> None:
+        """Ask for a look at one store, soon."""
         with self._wished:
             now = self._clock()
-            first, _ = self._wishes.get(store, (now, now))
-            self._wishes[store] = (first, min(now + QUIET_SECONDS, first + MOST_SECONDS))
+            earlier = self._wishes.get(store)
+            first = earlier.first if earlier else now
+            self._wishes[store] = _Wish(first, min(now + QUIET_SECONDS, first + MOST_SECONDS))
             self._wished.notify_all()
 
     def wish_everything(self) -> None:
         """Ask for a look at everything, soon: something outside of us may have changed."""
-        with self._wished:
-            self._everything_due = min(self._everything_due, self._clock() + EVENT_SECONDS)
-            self._wished.notify_all()
+        self.wish(EVERYTHING)
+
+    def heard(self, event: Event) -> None:
+        """Ask for a look at what a block device's event may be about."""
+        if event.device_name.startswith("dm-") and event.action == "add":
+            return  # it is empty yet; a "change" follows when it gets its table
+        self.wish(self._store_of(event))
 
     def look_now(self) -> None:
         """Look at everything and put it into the stock before returning; raises StoreBusyError."""
         for store in self._look_at_everything():
             self.look_at(store)
 
-    def look_at(self, store: StoreName, patience_seconds: float | None = None) -> None:
+    def look_at(self, store: StoreName) -> None:
         """Look at one store, with its lock held so that no change of ours overtakes the look; raises StoreBusyError."""
-        backend = self._backend_of.get(store)
-        if backend is None:
-            return
-        with self._locks.hold(store, "a report", patience_seconds):
+        with self._locks.hold(store, "a report"):
             self.look_at_locked(store)
 
     def look_at_locked(self, store: StoreName) -> None:
         """The same for a caller that holds the store's lock already."""
+        with self._wished:
+            self._wishes.pop(store, None)
         backend = self._backend_of.get(store)
         if backend is not None:
-            with self._wished:
-                self._wishes.pop(store, None)
-            self._stock.put(backend.look_at(store))
+            report = backend.look_at(store)
+            self._learn(report, backend)
+            self._stock.put(report)
+
+    def look_at_what_is_due(self) -> None:
+        """Look at what was wished for and has been quiet for long enough, and at everything when that is due."""
+        with self._wished:
+            now = self._clock()
+            due = [store for store, wish in self._wishes.items() if wish.due <= now and store is not EVERYTHING]
+            everything = self._wishes.get(EVERYTHING)
+            is_everything = self._refresh_due <= now or (everything is not None and everything.due <= now)
+        if is_everything:
+            for store in self._look_at_everything():
+                self.wish(store)
+        else:
+            for store in due:
+                self._look_if_free(store)
+
+    def _run(self) -> None:
+        while self._sleep_until_due():
+            try:
+                self.look_at_what_is_due()
+            except Exception:
+                # The thread's top. Whatever could not be looked at is looked at again with the next wish or refresh.
+                log.exception("looking at the storage failed")
+
+    def _sleep_until_due(self) -> bool:
+        """False when it is time to end."""
+        with self._wished:
+            while not self._is_stopping and (left := self._seconds_left()) > 0:
+                self._wished.wait(left)
+            return not self._is_stopping
+
+    def _seconds_left(self) -> float:
+        with self._wished:
+            return min([self._refresh_due, *(wish.due for wish in self._wishes.values())]) - self._clock()
+
+    def _store_of(self, event: Event) -> StoreName | None:
+        """The store that an event is about, or EVERYTHING."""
+        store = StoreName(event.volume_group)
+        if store in self._backend_of:
+            self._store_with[event.device_name] = store
+            return store
+        if event.action == "remove":
+            # Of a logical volume it comes twice, the second time without names. Otherwise a disk has gone.
+            return self._store_with.pop(event.device_name, EVERYTHING)
+        return next((name for name, devices in self._devices_of.items() if event.device_name in devices), EVERYTHING)
+
+    def _learn(self, report: StoreReport, backend: Backend) -> None:
+        devices = frozenset(os.path.basename(os.path.realpath(path)) for path in report.devices)  # noqa: PTH119
+        with self._wished:
+            before = self._devices_of.get(report.name, frozenset())
+            self._devices_of = {**self._devices_of, report.name: devices}
+            self._backend_of = {**self._backend_of, report.name: backend}
+            if before - devices:
+                self.wish_everything()  # what has left this store may be in one that nobody has looked at
 
     def _look_at_everything(self) -> list[StoreName]:
         """The stores whose look a change of ours has overtaken: they are to be looked at again."""
         with self._wished:
-            self._everything_due = self._clock() + self._jittered()
+            self._refresh_due = self._clock() + self._jittered()
             self._wishes.clear()
         seen: list[StoreName] = []
         overtaken: list[StoreName] = []
@@ -118,7 +195,7 @@ class Reporter:
             since = self._stock.changes()
             for report in backend.look():
                 seen.append(report.name)
-                self._backend_of = {**self._backend_of, report.name: backend}
+                self._learn(report, backend)
                 if report.problem is not None:
                     log.warning("store unreadable", extra={"store": report.name, "reason": report.problem.reason})
                 if not self._stock.put(report, since):
@@ -126,39 +203,17 @@ class Reporter:
         self._stock.keep_only(seen)
         return overtaken
 
-    def _run(self) -> None:
-        while True:
-            with self._wished:
-                if self._is_stopping:
-                    return
-                now = self._clock()
-                due = min([self._everything_due, *(when for _, when in self._wishes.values())])
-                if due > now:
-                    self._wished.wait(due - now)
-                    continue
-                is_everything = self._everything_due <= now
-                stores = [store for store, (_, when) in self._wishes.items() if when <= now]
-            try:
-                if is_everything:
-                    for store in self._look_at_everything():
-                        self.wish(store)
-                else:
-                    for store in stores:
-                        self._look_if_free(store)
-            except Exception:  # the top of a thread: without it the stock would stay as it is for ever
-                log.exception("report failed")
-
     def _look_if_free(self, store: StoreName) -> None:
-        """A store that is being changed is left to whoever changes it: a report is wished for after each change.
-
-        One change that hangs must not keep the other stores from being looked at.
-        """
-        with self._wished:
-            self._wishes.pop(store, None)
+        """A store that is being changed is looked at later: one change that hangs must not keep the others waiting."""
         try:
-            self.look_at(store, patience_seconds=0)
+            with self._locks.hold(store, "a report", patience_seconds=0):
+                if store in self._wishes:  # else whoever held it has looked meanwhile
+                    self.look_at_locked(store)
         except StoreBusyError as busy:
-            log.debug("report left to the change under way", extra={"store": store, "because": str(busy)})
+            log.debug("report postponed", extra={"store": store, "because": str(busy)})
+            with self._wished:
+                self._wishes.pop(store, None)
+            self.wish(store)
 
     def _jittered(self) -> float:
         return self._refresh_seconds * (1 + random.uniform(-JITTER, JITTER))  # noqa: S311 - spreads load, hides nothing

@@ -30,6 +30,8 @@ class StoreReport:
     volumes: tuple[Volume, ...] = ()
     orphans: tuple[Orphan, ...] = ()
     problem: Problem | None = None
+    devices: tuple[str, ...] = ()
+    """Paths of the block devices that the store lies on, where they are its alone: their events are about it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

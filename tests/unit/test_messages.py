@@ -133,7 +133,8 @@ def test_every_field_of_a_pool_survives(pool: Pool) -> None:
     assert message.exists == pool.exists
     assert problem_of(message) == pool.problem
     assert pool.physical_volumes == tuple(
-        PhysicalVolume(name=each.name, free_bytes=each.free_bytes) for each in message.physical_volumes
+        PhysicalVolume(name=each.name, free_bytes=each.free_bytes, scattered_bytes=each.scattered_bytes)
+        for each in message.physical_volumes
     )
     assert pool.disks == tuple(Disk(name=each.name, size_bytes=each.size_bytes) for each in message.disks)
     assert message.HasField("thin") == (pool.thin is not None)
@@ -170,7 +171,7 @@ POOL = Pool(
     free_bytes=GIB,
     reserve_bytes=4 * MIB,
     extent_bytes=4 * MIB,
-    physical_volumes=(PhysicalVolume(name="/dev/vda", free_bytes=GIB),),
+    physical_volumes=(PhysicalVolume(name="/dev/vda", free_bytes=GIB, scattered_bytes=MIB),),
     thin=ThinUsage(
         virtual_bytes=GIB,
         data_percent=1.5,

@@ -360,6 +360,17 @@ def grown(volume: Volume, pool: Pool, by: int) -> Volume | None:
     )
 
 
+def unscattered(report: StoreReport | None) -> StoreReport | None:
+    """A report but for how scattered the free room is: there the stock only guesses, carefully, until it is told."""
+    if report is None:
+        return None
+    pools = (
+        replace(pool, physical_volumes=tuple(replace(each, scattered_bytes=0) for each in pool.physical_volumes))
+        for pool in report.pools
+    )
+    return replace(report, pools=tuple(pools))
+
+
 steps = st.lists(
     st.tuples(
         st.sampled_from(["create", "create", "create", "expand", "mark", "delete"]),
@@ -399,4 +410,4 @@ def test_after_any_changes_the_stock_says_what_a_fresh_report_would(
         if after is not None:
             machine.volumes[after.id] = after
         for store in (VG0, FILES):
-            assert stock.report(store) == machine.report(store)
+            assert unscattered(stock.report(store)) == machine.report(store)

@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
     metrics = _Metrics()
     assembly = assemble(backends(Subprocesses(metrics.commands.observe), shlex.split(options.lvm_prefix)))
     metrics.follow(assembly)
-    events = BlockEvents(lambda _: assembly.reporter.wish_everything(), assembly.reporter.wish_everything)
+    events = BlockEvents(assembly.reporter.heard, assembly.reporter.wish_everything)
     server = AgentServer(assembly.agent, options.socket)
     signals = _Signals()
     with ExitStack() as ends:

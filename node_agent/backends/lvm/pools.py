@@ -41,7 +41,9 @@ def store_report(group: VolumeGroup, classes: Sequence[DeviceClass]) -> StoreRep
     problem = _group_problem(group)
     if problem is not None:
         pools = [replace(pool, problem=problem) for pool in pools]
-    return StoreReport(name=group.name, pools=tuple(pools), volumes=group.volumes, orphans=group.orphans)
+    return StoreReport(
+        name=group.name, pools=tuple(pools), volumes=group.volumes, orphans=group.orphans, devices=group.devices
+    )
 
 
 def names(device_class: DeviceClass, store: StoreName) -> bool:

@@ -1,0 +1,1 @@
+"""Benchmarks: what Ullage adds to what it stands on. Never part of a verdict."""
