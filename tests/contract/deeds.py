@@ -60,6 +60,9 @@ DELETE = Deed(
 )
 
 
+ALL = {deed.name: deed for deed in (CREATE, EXPAND, DELETE)}
+
+
 class Trial:
     """One deed on one site, from the same start again and again."""
 

@@ -329,3 +329,13 @@ def idle(assembly: Assembly) -> None:
     operations = assembly.operations
     with operations._changed:
         assert operations._changed.wait_for(lambda: not operations._running, LONG_SECONDS)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Poll what tells nobody when it changes."""
+    pause = threading.Event()
+    for _ in range(int(LONG_SECONDS / 0.005)):
+        if condition():
+            return
+        pause.wait(0.005)
+    raise AssertionError("it never came")

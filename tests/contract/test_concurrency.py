@@ -16,7 +16,7 @@ from grpc import StatusCode
 
 from node_agent.agent import Done
 from node_agent.locks import Operations
-from tests.contract.faults import LONG_SECONDS, Disturbed, Stall, T, begun, code_from, idle
+from tests.contract.faults import LONG_SECONDS, Disturbed, Stall, T, begun, code_from, idle, until
 from tests.contract.sites import OTHER_CLASS, Site, wanted
 from ullage.errors import MIB, PendingOperationError, StillRunningError, StoreBusyError, TooManyOperationsError
 from ullage.model import DeleteVolume, ExpandVolume, VolumeId, Wipe
@@ -116,7 +116,7 @@ def test_operations_and_those_who_wait_for_them_are_bounded(site: Site) -> None:
         impatient(C)()
     with threads(2) as pool:
         waiting = [pool.submit(agent.create, wanted(A, site.step_bytes)) for _ in range(2)]
-        _until(lambda: assembly.operations._waiting == 2)
+        until(lambda: assembly.operations._waiting == 2)
         with pytest.raises(TooManyOperationsError, match="2 callers wait"):
             impatient(B)()
         assert agent.volumes() == ()  # reads go on
@@ -181,7 +181,7 @@ def test_a_change_that_hangs_does_not_keep_other_stores_from_being_looked_at(sit
         stall.wait()
         reporter.start()
         reporter.wish(other_store)
-        _until(lambda: other_store not in reporter._wishes)
+        until(lambda: other_store not in reporter._wishes)
         version = stock.wait_for_change(-1, 0)
         site.make_foreign("theirs", site.step_bytes)
         reporter.wish(main_store)
@@ -223,7 +223,7 @@ def test_a_start_survives_what_cannot_be_finished_at_once(site: Site) -> None:
     for volume_id in (A, B, C):
         with pytest.raises(StillRunningError):
             before.agent.create(wanted(volume_id, site.step_bytes), patience_seconds=0)
-    _until(lambda: stall.count == 3)
+    until(lambda: stall.count == 3)
     second = Stall(("half a wipe",))
     after = Disturbed(wipes=second).assembly(most_operations=1)
     after.agent.configure(classes)
@@ -234,13 +234,3 @@ def test_a_start_survives_what_cannot_be_finished_at_once(site: Site) -> None:
     assert all(answer.volume is not None and answer.volume.size_bytes == site.step_bytes for answer in answers)
     stall.release()
     idle(before)
-
-
-def _until(condition: Callable[[], bool]) -> None:
-    """Poll what tells nobody when it changes."""
-    pause = threading.Event()
-    for _ in range(int(LONG_SECONDS / 0.005)):
-        if condition():
-            return
-        pause.wait(0.005)
-    raise AssertionError("it never came")

@@ -9,12 +9,12 @@ from __future__ import annotations
 import pytest
 from grpc import StatusCode
 
-from tests.contract.deeds import CREATE, DELETE, EXPAND, Deed, Layer, Trial
+from tests.contract.deeds import ALL, Deed, Layer, Trial
 from tests.contract.faults import Death, Fate, be_killed, code_from, idle
 from tests.contract.sites import Site
 from ullage.model import Wipe
 
-DEEDS = pytest.mark.parametrize("deed", [CREATE, EXPAND, DELETE], ids=lambda deed: deed.name)
+DEEDS = pytest.mark.parametrize("deed", ALL.values(), ids=ALL.keys())
 
 
 @DEEDS
