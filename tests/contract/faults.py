@@ -106,15 +106,16 @@ class Fate:
 
 @dataclass
 class Stall:
-    """Holds up the steps that contain all of `words`, until `release`."""
+    """Holds up the first steps that contain all of `words`, until `release`."""
 
-    words: tuple[str, ...]
+    words: tuple[str, ...] = ()
+    times: int = 1 << 30
     entered: threading.Event = field(default_factory=threading.Event)
     count: int = 0
     _released: threading.Event = field(default_factory=threading.Event)
 
     def __call__(self, step: str, act: Callable[[], T], /) -> T:
-        if all(word in step for word in self.words):
+        if all(word in step for word in self.words) and self.count < self.times:
             self.count += 1
             self.entered.set()
             assert self._released.wait(LONG_SECONDS)
@@ -125,26 +126,6 @@ class Stall:
 
     def release(self) -> None:
         self._released.set()
-
-
-@dataclass
-class Failing:
-    """Makes programs whose argument list contains all of `words` fail, before or after they did their work."""
-
-    words: tuple[str, ...]
-    exit_code: int
-    stderr: str = ""
-    is_after: bool = False
-    times: int = 1 << 30
-    count: int = 0
-
-    def __call__(self, step: str, act: Callable[[], T], /) -> T:
-        if self.count >= self.times or not all(word in step for word in self.words):
-            return act()
-        self.count += 1
-        if self.is_after:
-            act()
-        raise CommandFailedError(argv=shlex.split(step), exit_code=self.exit_code, stderr=self.stderr)
 
 
 @dataclass
@@ -245,8 +226,8 @@ class OurFiles:
 class Steps:
     """A Backend. Files are wiped, too, where the policy says so: nothing needs it, and the order of steps is tested."""
 
-    def __init__(self, real: Backend, around: Around = undisturbed) -> None:
-        self._real, self._around = real, around
+    def __init__(self, real: Backend, around: Around = undisturbed, around_looks: Around = undisturbed) -> None:
+        self._real, self._around, self._around_looks = real, around, around_looks
         self.types = real.types
 
     def configure(self, classes: Sequence[DeviceClass]) -> None:
@@ -256,7 +237,7 @@ class Steps:
         return self._real.look()
 
     def look_at(self, store: StoreName) -> StoreReport:
-        return self._real.look_at(store)
+        return self._around_looks(f"look at {store}", lambda: self._real.look_at(store))
 
     def needs_wipe(self, volume_type: DeviceType, wipe: Wipe) -> bool:
         is_file = volume_type is DeviceType.FILE and wipe is not Wipe.NONE
@@ -308,14 +289,15 @@ class Disturbed:
     look: Around = undisturbed
     files: Around = undisturbed
     port: Around = undisturbed
+    reports: Around = undisturbed
     wipes: Around = undisturbed
 
     def assembly(self, *, store_patience_seconds: float = 60.0, most_operations: int = MOST_OPERATIONS) -> Assembly:
         """An agent, not configured, that is disturbed so."""
         runner = Programs(self.change, self.look)
         kinds = (
-            Steps(LvmBackend(Lvm(runner=runner, has_udev=UDEV_CONTROL.exists())), self.port),
-            Steps(FileBackend(runner, OurFiles(self.files)), self.port),
+            Steps(LvmBackend(Lvm(runner=runner, has_udev=UDEV_CONTROL.exists())), self.port, self.reports),
+            Steps(FileBackend(runner, OurFiles(self.files)), self.port, self.reports),
         )
         return assemble(
             kinds,
@@ -347,3 +329,13 @@ def idle(assembly: Assembly) -> None:
     operations = assembly.operations
     with operations._changed:
         assert operations._changed.wait_for(lambda: not operations._running, LONG_SECONDS)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Poll what tells nobody when it changes."""
+    pause = threading.Event()
+    for _ in range(int(LONG_SECONDS / 0.005)):
+        if condition():
+            return
+        pause.wait(0.005)
+    raise AssertionError("it never came")
