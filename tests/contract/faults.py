@@ -34,7 +34,7 @@ from ullage.model import DeviceClass, DeviceType, Pool, StoreName, Volume, Wipe
 from ullage.run import ENVIRONMENT, Finished, Runner, Subprocesses
 
 T = TypeVar("T")
-LONG_SECONDS = 120.0
+LONG_SECONDS = 60.0
 """Longer than anything here takes: a wait that ends by it has failed."""
 
 
