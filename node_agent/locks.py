@@ -183,6 +183,10 @@ class StoreLocks:
             self._holders.pop(store, None)
             lock.release()
 
+    def is_held(self, store: StoreName) -> bool:
+        """Whether a change or a look is under way at this moment."""
+        return store in self._holders
+
 
 def _name(request: Hashable) -> str:
     return type(request).__name__

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 QUIET_SECONDS = 0.5
 """A look waits until nothing has been wished for this long, so that one look serves a burst: the events of an LVM
 command come until some ten milliseconds after its end …"""
-MOST_SECONDS = 1.5
+MOST_SECONDS = 2.0
 """… but no longer than this after the first wish."""
 REFRESH_SECONDS = 300.0
 JITTER = 0.2
@@ -150,7 +150,7 @@ class Reporter:
         """Look at what was wished for and has been quiet for long enough, and at everything when that is due."""
         with self._wished:
             now = self._clock()
-            due = [store for store, wish in self._wishes.items() if wish.due <= now]
+            due = [store for store, wish in tuple(self._wishes.items()) if wish.due <= now and not self._put_off(store)]
             is_everything = EVERYTHING in due or self._refresh_due <= now
         for store in [EVERYTHING] if is_everything else due:
             try:
@@ -159,6 +159,13 @@ class Reporter:
                 # Whoever holds it will wish again when done; one held for ever has said so in its own answers.
                 log.warning("report postponed", extra={"store": busy.facts.get("store"), "because": str(busy)})
                 self.wish(store)
+
+    def _put_off(self, store: StoreName | None) -> bool:
+        """A store that is being changed is not quiet: its look waits on, within MOST_SECONDS."""
+        if store is EVERYTHING or not self._locks.is_held(store):
+            return False
+        self.wish(store)
+        return self._wishes[store].due > self._clock()
 
     def _run(self) -> None:
         while self._sleep_until_due():
