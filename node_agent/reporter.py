@@ -31,6 +31,8 @@ QUIET_SECONDS = 0.5
 command come until some ten milliseconds after its end …"""
 MOST_SECONDS = 1.5
 """… but no longer than this after the first wish."""
+QUEUE_SECONDS = 1.0
+"""How long a look waits for a store that is being changed all the time, or by something that hangs."""
 REFRESH_SECONDS = 300.0
 JITTER = 0.2
 
@@ -204,15 +206,23 @@ class Reporter:
         return overtaken
 
     def _look_if_free(self, store: StoreName) -> None:
-        """A store that is being changed is looked at later: one change that hangs must not keep the others waiting."""
+        """Look at a store that was wished for; one that is being changed is not quiet, and its look waits on.
+
+        A stream of changes puts it off for MOST_SECONDS, then it queues up between them, but not for long: one change
+        that hangs must not keep the other stores waiting.
+        """
+        with self._wished:
+            wish = self._wishes.get(store)
+            is_overdue = wish is not None and wish.first + MOST_SECONDS <= self._clock()
         try:
-            with self._locks.hold(store, "a report", patience_seconds=0):
+            with self._locks.hold(store, "a report", QUEUE_SECONDS if is_overdue else 0):
                 if store in self._wishes:  # else whoever held it has looked meanwhile
                     self.look_at_locked(store)
         except StoreBusyError as busy:
             log.debug("report postponed", extra={"store": store, "because": str(busy)})
-            with self._wished:
-                self._wishes.pop(store, None)
+            if is_overdue:
+                with self._wished:
+                    self._wishes.pop(store, None)
             self.wish(store)
 
     def _jittered(self) -> float:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import pytest
 
 from node_agent.assembly import Assembly, assemble, backends
+from node_agent.reporter import MOST_SECONDS
 from node_agent.udev import BlockEvents
 from tests.contract.sites import DISKS, GROUP, LvmSite, run, wanted
 from ullage.errors import MIB
@@ -133,12 +134,16 @@ def test_a_change_by_hand_between_our_own_shows(node: Node) -> None:
 
 def test_a_burst_of_creates_costs_far_fewer_reports(node: Node) -> None:
     before = node.at_rest()
+    started = time.monotonic()
     for number in range(BURST):
         node.assembly.agent.create(wanted(f"v{number}", SIZE_BYTES))
+    seconds = time.monotonic() - started
     runs = node.at_rest() - before
-    assert runs["lvcreate"] == BURST
-    assert runs["fullreport"] <= BURST // 2
     assert set(runs) == {"lvcreate", "fullreport"}
+    assert runs["lvcreate"] == BURST
+    # One for each time that the limit of patience was reached, however slow the machine; the rest is the beginning and
+    # the end.
+    assert runs["fullreport"] <= seconds / MOST_SECONDS + 2
 
 
 def test_a_create_and_a_delete_cost_their_command_and_one_report(node: Node) -> None:

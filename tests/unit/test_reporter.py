@@ -195,11 +195,23 @@ def test_a_stream_of_events_does_not_put_a_look_off_for_ever(bench: Bench) -> No
     assert bench.after(0) == [FAST]
 
 
-def test_a_busy_store_is_looked_at_when_it_is_free(bench: Bench) -> None:
+def test_a_look_waits_for_the_change_under_way_and_comes_after_its_last_event(bench: Bench) -> None:
+    bench.changes("dm-3", FAST)
+    with bench.locks.hold(FAST, "a change"):
+        assert bench.after(QUIET_SECONDS) == []
+    bench.clock.now += 0.1
+    bench.reporter.wish(FAST)
+    bench.changes("vda")
+    assert bench.after(QUIET_SECONDS) == [FAST]
+    assert bench.after(A_DAY / 2) == []
+
+
+def test_a_store_held_for_long_is_looked_at_when_it_is_free(bench: Bench) -> None:
     bench.reporter.wish(FAST)
     with bench.locks.hold(FAST, "a long change"):
-        assert bench.after(QUIET_SECONDS) == []
-    assert bench.after(QUIET_SECONDS) == [FAST]
+        for _ in range(10):
+            assert bench.after(QUIET_SECONDS) == []
+    assert bench.after(MOST_SECONDS) == [FAST]
 
 
 def test_a_look_that_the_holder_of_a_store_took_meanwhile_is_not_taken_again(bench: Bench) -> None:
