@@ -3,8 +3,8 @@
 Controller, extender and agent all ask here, so that what one promises the other can keep. Two rules give exactness:
 
 - A spread layout (striped, RAID) lies on exactly as many physical volumes as it has images, the ones with most room,
-  and the agent names them to LVM. What those can hold does not depend on how LVM's allocator would have chosen, nor on
-  how fragmented they are; but for integrity, see `_room`.
+  and the agent names them to LVM. What those can hold does not depend on how LVM's allocator would have chosen; whether
+  it depends on how fragmented they are is `_room`'s to say.
 - A linear volume takes the one physical volume with most room, and goes on to the next only when it must: all of each
   but the last, of which the agent names to LVM only as many extents as are to be taken.
 
@@ -161,7 +161,9 @@ def largest_growth_bytes(pool: Pool, layout: Layout, physical_volumes: Sequence[
         return from_bytes + largest_volume_bytes(pool, Layout())
     extent = pool.extent_bytes
     share = cost_bytes(layout, extent, from_bytes) // layout.images
-    room = {volume.name: volume.free_bytes for volume in pool.physical_volumes}
+    # Integrity metadata may be in pieces once it has grown.
+    grown = replace(layout, integrity=False)
+    room = {volume.name: _room(grown, volume) for volume in pool.physical_volumes}
     free = min((room.get(name, 0) for name in physical_volumes), default=0)
     free = min(free, pool.free_bytes // layout.images) - _growth_slack_bytes(layout, extent, from_bytes)
     return max(from_bytes, _largest_on(layout, extent, (share + free,)))
@@ -213,12 +215,15 @@ def shortage(pool: Pool, layout: Layout, wanted_bytes: int) -> str:  # noqa: PLR
 def _room(layout: Layout, volume: PhysicalVolume) -> int:
     """What one physical volume has for an image of this layout.
 
-    LVM takes data and RAID metadata from all its free runs as it likes, then wants the integrity metadata in one piece
-    on the same physical volume. It fails when no run is left for that, and leaves a part behind. One run that holds
-    everything is the only thing that is safe whatever it chooses; on a fragmented volume this refuses some that LVM
-    would take. Growth needs no such care: grown integrity metadata may be in pieces.
+    Stripes and mirrors may lie in any number of pieces. Two kinds want one free run that holds an image with all its
+    metadata; on fragmented physical volumes that refuses some volumes that LVM would make.
+
+    - Parity. From the second piece on, LVM no longer minds which image has been on which physical volume (its rule to
+      cling counts data images only): images come to share disks, and one lost disk is then two lost images.
+    - Integrity. LVM takes data and RAID metadata from the free runs as it likes, then wants the integrity metadata in
+      one piece. When no run is left for that it fails and leaves a part behind.
     """
-    return volume.run_bytes if layout.integrity else volume.free_bytes
+    return volume.run_bytes if layout.integrity or layout.parity else volume.free_bytes
 
 
 def _integrity_bytes(data_bytes: int) -> int:

@@ -42,5 +42,4 @@ def clean(disks: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
 
 def _blank(disks: tuple[str, ...]) -> None:
     run("vgremove", "--force", "--force", "--yes", GROUP, is_checked=False)
-    for disk in disks:
-        run("wipefs", "--all", "--quiet", disk)
+    run("wipefs", "--all", "--quiet", *disks)

@@ -155,9 +155,9 @@ def some_runs(chance: random.Random, disks: Sequence[str], lengths: Sequence[ran
 
 def pieces() -> dict[str, dict[str, int]]:
     """Extents by logical volume (hidden ones, too) and physical volume, read without our code; "" is free space."""
-    shape = ("--segments", "--reportformat", "json", "-o", "pv_name,lv_name,pvseg_size", "--select", f"vg_name={GROUP}")
+    shape = ("--segments", "--reportformat", "json", "-o", "pv_name,lv_name,pvseg_size")
     found: defaultdict[str, dict[str, int]] = defaultdict(dict)
-    for row in json.loads(run("pvs", *shape))["report"][0]["pv"]:
+    for row in json.loads(run("pvs", *shape))["report"][0]["pvseg"]:
         by_disk = found[row["lv_name"].strip("[]")]
         by_disk[row["pv_name"]] = by_disk.get(row["pv_name"], 0) + int(row["pvseg_size"])
     return found
@@ -216,7 +216,7 @@ def test_the_largest_is_made_takes_what_was_said_and_one_extent_more_is_refused(
     lengths = (range(30, 60), range(1, 9)) if layout.integrity else (range(1, 13),) * 4
     runs = some_runs(chance, clean, lengths)
     reserve = chance.choice((0, 0, 7 * extent_bytes + 1))
-    print(f"ULLAGE_SEED={SEED}, reserve {reserve}, free {runs}")
+    print(f"ULLAGE_SEED={SEED}, reserve {reserve}, free {runs}")  # noqa: T201 - pytest shows it on failure
     under_test = group(clean, layout, extent_bytes, reserve)
     leave_free(runs)
     pool = under_test.pool()

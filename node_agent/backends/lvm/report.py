@@ -105,7 +105,7 @@ class _RunRow(msgspec.Struct):
 
 
 class _Runs(msgspec.Struct):
-    pv: list[_RunRow]
+    pvseg: list[_RunRow]
 
 
 class _RunsReport(msgspec.Struct):
@@ -176,7 +176,7 @@ def volume_groups(report: str) -> dict[StoreName, VolumeGroup]:
 def end_of_free(report: str, wanted_bytes: int) -> int:
     """The extent on one physical volume up to which, it included, `wanted_bytes` are free; from `pvs --segments`."""
     try:
-        rows = msgspec.json.decode(report.encode(), type=_RunsReport, strict=False).report[0].pv
+        rows = msgspec.json.decode(report.encode(), type=_RunsReport, strict=False).report[0].pvseg
     except (msgspec.MsgspecError, IndexError) as failure:
         raise UnreadableReportError(f"lvm's report makes no sense: {failure}", argv=("lvm", "pvs")) from failure
     for row in rows:
