@@ -9,6 +9,7 @@ import os
 import socket
 import stat
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -461,7 +462,9 @@ def test_watchers_are_bounded_and_make_room_when_they_go(agent: PlayedAgent, stu
     assert create(stub).volume.volume_id == "pvc-1", "others are served beside them"
     watches[0].cancel()
     late = None
+    end = time.monotonic() + LONG_SECONDS
     while late is None:  # until the thread of the one that has gone has noticed
+        assert time.monotonic() < end
         attempt = stub.WatchPools(pb.WatchPoolsRequest(), timeout=LONG_SECONDS)
         with contextlib.suppress(grpc.RpcError):
             late = attempt if next(attempt).pools else None
