@@ -131,7 +131,8 @@ def _adjusted(pool: Pool, before: Volume | None, after: Volume | None) -> Pool:
         )
     grown = _size_in(pool, after) - _size_in(pool, before)
     if pool.thin is None:
-        return replace(pool, free_bytes=max(0, pool.free_bytes - grown))
+        # What a deleted file gives back is for the next report to say: behind a reserve it may be nothing.
+        return replace(pool, free_bytes=max(0, pool.free_bytes - max(0, grown)))
     promised = replace(pool, thin=replace(pool.thin, virtual_bytes=pool.thin.virtual_bytes + grown))
     return replace(promised, free_bytes=thin_free_bytes(promised))
 

@@ -216,7 +216,7 @@ def test_the_largest_is_made_takes_what_was_said_and_one_extent_more_is_refused(
     lengths = (range(30, 60), range(1, 9)) if layout.integrity else (range(1, 13),) * 4
     runs = some_runs(chance, clean, lengths)
     reserve = chance.choice((0, 0, 7 * extent_bytes + 1))
-    print(f"ULLAGE_SEED={SEED}, reserve {reserve}, free {runs}")  # noqa: T201 - pytest shows it on failure
+    print(f"ULLAGE_SEED={SEED}, reserve {reserve}, free {runs}")
     under_test = group(clean, layout, extent_bytes, reserve)
     leave_free(runs)
     pool = under_test.pool()

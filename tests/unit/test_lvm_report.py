@@ -341,3 +341,11 @@ def test_a_mutated_report_is_a_report_or_unreadable_and_nothing_else(broken: str
     except UnreadableReportError:
         return
     assert all(isinstance(each, VolumeGroup) for each in groups.values())
+
+
+def test_two_groups_of_one_name_are_no_report() -> None:
+    """Each would hide the other's volumes, and somebody would take them for gone."""
+    report = json.loads(text("layouts"))
+    report["report"] += report["report"]
+    with pytest.raises(UnreadableReportError, match="the same name"):
+        volume_groups(json.dumps(report))

@@ -42,7 +42,7 @@ class Stubborn:
         self.relents = threading.Event()
 
     def wait(self, timeout: float | None = None) -> int:
-        if not self.relents.wait(0 if timeout else None):
+        if not self.relents.wait(0 if timeout else LONG_SECONDS):
             raise subprocess.TimeoutExpired("stubborn", timeout or 0)
         return -signal.SIGKILL
 
@@ -173,7 +173,7 @@ def test_its_children_that_hold_its_output_are_killed_with_it(run: Subprocesses,
         run.look(["sh", "-c", script], timeout_seconds=SOON_SECONDS * 5)
     os.set_blocking(everyone, True)
     with os.fdopen(everyone, "rb") as reader:
-        assert reader.read() == b"up\n"
+        assert in_thread(reader.read).get(timeout=LONG_SECONDS) == b"up\n"
 
 
 def test_a_daemon_that_left_the_session_does_not_hold_up_the_answer(run: Subprocesses, tmp_path: Path) -> None:

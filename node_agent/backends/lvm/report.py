@@ -170,7 +170,10 @@ def volume_groups(report: str) -> dict[StoreName, VolumeGroup]:
         ]
     except (msgspec.MsgspecError, ValueError, LookupError, ArithmeticError) as failure:
         raise UnreadableReportError(f"lvm's report makes no sense: {failure}", argv=("lvm", "fullreport")) from failure
-    return {group.name: group for group in groups}
+    by_name = {group.name: group for group in groups}
+    if len(by_name) != len(groups):
+        raise UnreadableReportError("two volume groups have the same name; vgrename one", argv=("lvm", "fullreport"))
+    return by_name
 
 
 def end_of_free(report: str, wanted_bytes: int) -> int:
