@@ -371,6 +371,15 @@ def unscattered(report: StoreReport | None) -> StoreReport | None:
     return replace(report, pools=tuple(pools))
 
 
+def compare(stock: Stock, machine: Machine, changed: Pool) -> None:
+    if changed.store == FILES:
+        ours, (real,) = stock.pools()[changed.name], machine.report(FILES).pools
+        assert ours.free_bytes <= real.free_bytes  # what a deleted file gives back only a report can say
+        stock.put(machine.report(FILES))
+    for store in (VG0, FILES):
+        assert unscattered(stock.report(store)) == machine.report(store)
+
+
 steps = st.lists(
     st.tuples(
         st.sampled_from(["create", "create", "create", "expand", "mark", "delete"]),
@@ -409,9 +418,4 @@ def test_after_any_changes_the_stock_says_what_a_fresh_report_would(
             del machine.volumes[before.id]
         if after is not None:
             machine.volumes[after.id] = after
-        if pool.store == FILES:
-            ours, (real,) = stock.pools()[pool.name], machine.report(FILES).pools
-            assert ours.free_bytes <= real.free_bytes  # what a deleted file gives back only a report can say
-            stock.put(machine.report(FILES))
-        for store in (VG0, FILES):
-            assert unscattered(stock.report(store)) == machine.report(store)
+        compare(stock, machine, pool)
