@@ -19,14 +19,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, Protocol
 
 from ullage.errors import CommandError, CommandFailedError, CommandMissingError, CommandTimedOutError
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 ENVIRONMENT = {"PATH": PATH, "LC_ALL": "C", "LVM_SUPPRESS_FD_WARNINGS": "1"}
-KEPT_RUNS = 32
+KEPT_RUNS, KEPT_CHARACTERS = 32, 2000
+"""For a look back. A report of 500 volumes has 300 kB: whole ones would be most of an agent's memory."""
 DYING_SECONDS = 2.0
 """A killed program is gone at once, unless the kernel holds it: then nobody waits for it longer than this."""
 
@@ -129,7 +130,7 @@ class Subprocesses:
             seconds=time.monotonic() - started,
         )
         with self._lock:
-            self._kept.append(finished)
+            self._kept.append(_shortened(finished))
         if finished.exit_code not in accepted:
             raise CommandFailedError(argv=argv, exit_code=finished.exit_code, stderr=stderr)
         return finished
@@ -165,6 +166,10 @@ def _close(pipe: IO[str] | None) -> None:
     with contextlib.suppress(BrokenPipeError):
         if pipe is not None:
             pipe.close()
+
+
+def _shortened(finished: Finished) -> Finished:
+    return replace(finished, stdout=finished.stdout[:KEPT_CHARACTERS], stderr=finished.stderr[:KEPT_CHARACTERS])
 
 
 def find(program: str) -> str:

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ullage.errors import CommandError, CommandFailedError, CommandMissingError, CommandTimedOutError
-from ullage.run import KEPT_RUNS, PACKAGES, PATH, Subprocesses, end_session, find
+from ullage.run import KEPT_CHARACTERS, KEPT_RUNS, PACKAGES, PATH, Subprocesses, end_session, find
 
 LONG_SECONDS = 60.0
 """More than any of these programs takes: reaching it would be a hang."""
@@ -291,6 +291,12 @@ def test_the_last_runs_are_kept_oldest_first(run: Subprocesses) -> None:
     kept = run.flight_record()
     assert [each.argv for each in kept] == [("true", str(n)) for n in range(3, KEPT_RUNS + 2)] + [("false",)]
     assert kept[-1].exit_code == 1
+
+
+def test_a_long_report_is_not_kept_whole(run: Subprocesses) -> None:
+    whole = run.look(["head", "-c", str(10 * KEPT_CHARACTERS), "/dev/zero"], timeout_seconds=LONG_SECONDS)
+    assert len(whole.stdout) == 10 * KEPT_CHARACTERS
+    assert [len(each.stdout) for each in run.flight_record()] == [KEPT_CHARACTERS]
 
 
 def test_programs_run_side_by_side(run: Subprocesses, fifo: Path) -> None:
