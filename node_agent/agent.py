@@ -22,17 +22,14 @@ from typing import Protocol
 
 from node_agent.backends.port import Backend, NewVolume
 from node_agent.locks import Operations, StoreLocks
+from node_agent.refusals import check_limit, check_same, check_sizes, no_room, no_room_to_grow
 from node_agent.reporter import Reporter
 from node_agent.stock import Stock
 from node_agent.wipe import Moment
-from ullage.capacity import Allocation, allocate, allocate_growth, largest_growth_bytes, rounded_bytes, shortage
+from ullage.capacity import Allocation, allocate, allocate_growth, rounded_bytes
 from ullage.errors import (
-    ConflictError,
-    InsufficientCapacityError,
-    InvalidRequestError,
     NotFoundError,
     NotOursError,
-    OutOfRangeError,
     PoolUnavailableError,
     StillRunningError,
     UllageError,
@@ -48,7 +45,6 @@ from ullage.model import (
     DeviceClass,
     DeviceClassName,
     ExpandVolume,
-    Layout,
     Pool,
     PoolName,
     StoreName,
@@ -60,8 +56,6 @@ from ullage.model import (
 from ullage.names import check_owner, check_volume_id
 from ullage.placement import Demand, place
 
-MOST_SIZE_BYTES = 1 << 60
-"""An exbibyte: more than any node has, and far from where 64-bit arithmetic of others ends."""
 LONGEST_WAIT_SECONDS = 3600.0
 
 log = logging.getLogger(__name__)
@@ -70,7 +64,16 @@ log = logging.getLogger(__name__)
 class Wiper(Protocol):
     """Makes bytes unfit to be seen; see `node_agent.wipe`."""
 
-    def __call__(self, device_path: str, policy: Wipe, *, moment: Moment, start_bytes: int, end_bytes: int) -> None:
+    def __call__(  # noqa: PLR0913 - one job with many facts
+        self,
+        device_path: str,
+        policy: Wipe,
+        *,
+        moment: Moment,
+        start_bytes: int,
+        end_bytes: int,
+        progress: Callable[[int], None],
+    ) -> None:
         """Wipe [start, end) as the policy asks; raises VolumeInUseError, DeviceError."""
 
 
@@ -145,7 +148,7 @@ class Agent:
         """
         check_volume_id(request.volume_id)
         check_owner(request.owner)
-        _check_sizes(request.size_bytes, request.limit_bytes)
+        check_sizes(request.size_bytes, request.limit_bytes)
         self._class(request.device_class)
         return self._operations.run(
             request.volume_id, request, lambda: self._create(request), patience_seconds=patience_seconds
@@ -154,7 +157,7 @@ class Agent:
     def expand(self, request: ExpandVolume, *, patience_seconds: float = LONGEST_WAIT_SECONDS) -> Done:
         """Make a volume larger, or find that it is large enough; raises as `create`, and NotFoundError."""
         check_volume_id(request.volume_id)
-        _check_sizes(request.size_bytes, request.limit_bytes)
+        check_sizes(request.size_bytes, request.limit_bytes)
         return self._operations.run(
             request.volume_id, request, lambda: self._expand(request), patience_seconds=patience_seconds
         )
@@ -203,7 +206,7 @@ class Agent:
         is_new = found is None
         if found is None:
             found, is_new = self._carve(request)
-        self._check_same(request, found)
+        check_same(request, found)
         return Done(volume=self._finish(found), is_new=is_new)
 
     def _carve(self, request: CreateVolume) -> tuple[Volume, bool]:
@@ -262,47 +265,12 @@ class Agent:
             placed = place([demand], pools)
             if placed is not None:
                 chosen = pools[placed[""].pool]
-                _check_limit(placed[""].size_bytes, request.limit_bytes, chosen)
+                check_limit(placed[""].size_bytes, request.limit_bytes, chosen)
                 return chosen
             if is_last:
                 break
             self._reporter.look_now()
-        raise self._no_room(request, device_class, tuple(pools.values()))
-
-    def _no_room(self, request: CreateVolume, device_class: DeviceClass, pools: Sequence[Pool]) -> UllageError:
-        if not pools:
-            wanted = f"pool {request.pool}" if request.pool else "any pool"
-            problems = "; ".join(each.problem.message for each in self._stock.reports() if each.problem)
-            return PoolUnavailableError(
-                f"device class {device_class.name} has not {wanted} on this node{': ' if problems else ''}{problems}",
-                device_class=device_class.name,
-            )
-        reasons = [f"{device_class.name}/{shortage(pool, device_class.layout, request.size_bytes)}" for pool in pools]
-        sentence = "; ".join(reasons)
-        if all(pool.problem is not None for pool in pools):
-            return PoolUnavailableError(sentence, device_class=device_class.name)
-        return InsufficientCapacityError(
-            sentence,
-            device_class=device_class.name,
-            wanted_bytes=request.size_bytes,
-            free_bytes=max(pool.free_bytes for pool in pools if pool.problem is None),
-        )
-
-    def _check_same(self, request: CreateVolume, found: Volume) -> None:
-        """An id that exists must be what is asked for; raises ConflictError, VolumeNotReadyError."""
-        if found.state is VolumeState.DELETING:
-            raise VolumeNotReadyError(f"volume {found.id} is being deleted", volume_id=found.id)
-        differences = []
-        if found.device_class != request.device_class:
-            differences.append(f"its device class is {found.device_class}, not {request.device_class}")
-        if request.pool not in (None, found.pool):
-            differences.append(f"it is in {found.pool}, not {request.pool}")
-        if found.size_bytes < request.size_bytes:
-            differences.append(f"it has {found.size_bytes} bytes, fewer than {request.size_bytes}")
-        if request.limit_bytes and found.size_bytes > request.limit_bytes:
-            differences.append(f"it has {found.size_bytes} bytes, more than the limit {request.limit_bytes}")
-        if differences:
-            raise ConflictError(f"volume {found.id} exists: {', '.join(differences)}", volume_id=found.id)
+        raise no_room(request, device_class, tuple(pools.values()), self._problems())
 
     def _finish(self, volume: Volume) -> Volume:
         """Wipe what a CREATING or GROWING volume must not show, and make it READY."""
@@ -312,13 +280,7 @@ class Agent:
         volume = self._awake(backend, volume)
         start = 0 if volume.state is VolumeState.CREATING else volume.size_bytes
         if start < volume.device_size_bytes and backend.needs_wipe(volume.type, volume.wipe):
-            self._wipe(
-                volume.device_path,
-                volume.wipe,
-                moment=Moment.CREATE if volume.state is VolumeState.CREATING else Moment.GROW,
-                start_bytes=start,
-                end_bytes=volume.device_size_bytes,
-            )
+            self._wipe_part(volume, Moment.CREATE if start == 0 else Moment.GROW, start)
         with self._changing(volume.store, f"settling of {volume.id}"):
             settled = backend.settle(volume)
             self._stock.apply(volume.store, volume, settled)
@@ -329,7 +291,7 @@ class Agent:
         volume = self.get(request.volume_id)
         if volume.state in (VolumeState.CREATING, VolumeState.DELETING):
             raise VolumeNotReadyError(f"volume {volume.id} is still {volume.state}", volume_id=volume.id)
-        _check_limit(volume.size_bytes, request.limit_bytes, volume)
+        check_limit(volume.size_bytes, request.limit_bytes, volume)
         if volume.size_bytes >= request.size_bytes and volume.state is VolumeState.READY:
             return Done(volume=volume, is_new=False)
         if volume.device_size_bytes < request.size_bytes:
@@ -345,7 +307,7 @@ class Agent:
                 volume = self.get(volume.id)
                 growth = self._growth(request, volume)
             if growth is None:
-                raise self._no_room_to_grow(request, volume)
+                raise no_room_to_grow(request, volume, self._stock.pools()[volume.pool])
             needs_wipe = backend.needs_wipe(volume.type, volume.wipe)
             grown = backend.expand(volume, growth, needs_wipe=needs_wipe)
             self._stock.apply(volume.store, volume, grown)
@@ -357,24 +319,9 @@ class Agent:
         pool = self._stock.pools().get(volume.pool)
         if pool is None:
             raise PoolUnavailableError(f"no device class on this node names {volume.pool}", pool=volume.pool)
-        _check_limit(rounded_bytes(volume.layout, pool.extent_bytes, request.size_bytes), request.limit_bytes, volume)
+        check_limit(rounded_bytes(volume.layout, pool.extent_bytes, request.size_bytes), request.limit_bytes, volume)
         names = tuple(share.physical_volume for share in volume.taken)
         return allocate_growth(pool, volume.layout, names, volume.device_size_bytes, request.size_bytes)
-
-    def _no_room_to_grow(self, request: ExpandVolume, volume: Volume) -> UllageError:
-        pool = self._stock.pools()[volume.pool]
-        missing = request.size_bytes - volume.size_bytes
-        if pool.problem is not None:
-            return PoolUnavailableError(shortage(pool, volume.layout, missing), pool=pool.name)
-        names = tuple(share.physical_volume for share in volume.taken)
-        most = largest_growth_bytes(pool, volume.layout, names, volume.device_size_bytes)
-        return InsufficientCapacityError(
-            f"{volume.id} has {human_bytes(volume.size_bytes)} and can grow to {human_bytes(most)}, "
-            f"{human_bytes(request.size_bytes)} wanted: {shortage(pool, Layout(), missing)}",
-            pool=pool.name,
-            wanted_bytes=request.size_bytes,
-            free_bytes=pool.free_bytes,
-        )
 
     def _delete(self, request: DeleteVolume) -> Done:
         volume = self._stock.find(request.volume_id)
@@ -398,13 +345,7 @@ class Agent:
                 condemned = backend.condemn(volume)
                 self._stock.apply(volume.store, volume, condemned)
             volume = self._awake(backend, condemned)
-            self._wipe(
-                volume.device_path,
-                volume.wipe,
-                moment=Moment.DELETE,
-                start_bytes=0,
-                end_bytes=volume.device_size_bytes,
-            )
+            self._wipe_part(volume, Moment.DELETE, 0)
         with self._changing(volume.store, f"delete of {volume.id}"):
             with suppress(NotFoundError):  # a fresh look says that it is gone: that is what was asked for
                 backend.remove(volume)
@@ -424,6 +365,17 @@ class Agent:
                 raise
 
         return work
+
+    def _wipe_part(self, volume: Volume, moment: Moment, start_bytes: int) -> None:
+        whole = human_bytes(volume.device_size_bytes - start_bytes)
+        self._wipe(
+            volume.device_path,
+            volume.wipe,
+            moment=moment,
+            start_bytes=start_bytes,
+            end_bytes=volume.device_size_bytes,
+            progress=lambda done: self._operations.note(volume.id, f"{human_bytes(done)} of {whole} wiped"),
+        )
 
     def _awake(self, backend: Backend, volume: Volume) -> Volume:
         """The volume with its device there to be written to."""
@@ -468,30 +420,17 @@ class Agent:
             raise PoolUnavailableError(f"volume {volume.id} is on {volume.store}: {why}", store=volume.store)
         return self._backend(volume.store)
 
+    def _problems(self, pool: PoolName | None = None) -> list[str]:
+        """Why some store (that of `pool`, if given) cannot be read now; nothing when all can be."""
+        reports = self._stock.reports()
+        if pool is not None:
+            reports = tuple(report for report in reports if f"{pool}/".startswith(f"{report.name}/"))
+            if not reports:
+                return [f"{pool} is none of this node's pools"]
+        return [report.problem.message for report in reports if report.problem is not None]
+
     def _refuse_if_blind(self, what: str, pool: PoolName | None = None) -> None:
-        """Raise UnavailableError when some store cannot be read (that of `pool`, if given): it may be there."""
-        blind = [
-            report
-            for report in self._stock.reports()
-            if report.problem is not None and (pool is None or f"{pool}/".startswith(f"{report.name}/"))
-        ]
-        if blind:
-            reasons = "; ".join(f"{report.problem.message}" for report in blind if report.problem)
-            raise UnavailableError(f"{what}, but not every store can be read: {reasons}")
-
-
-def _check_sizes(size_bytes: int, limit_bytes: int) -> None:
-    if not 0 < size_bytes <= MOST_SIZE_BYTES:
-        raise InvalidRequestError(f"a size of {size_bytes} bytes is not possible; 1 to {MOST_SIZE_BYTES}")
-    if limit_bytes < 0 or (limit_bytes and limit_bytes < size_bytes):
-        raise InvalidRequestError(f"a limit of {limit_bytes} bytes is below the size of {size_bytes} bytes")
-
-
-def _check_limit(size_bytes: int, limit_bytes: int, where: Pool | Volume) -> None:
-    if limit_bytes and size_bytes > limit_bytes:
-        name = where.name if isinstance(where, Pool) else where.id
-        raise OutOfRangeError(
-            f"{name}: the smallest possible size is {size_bytes} bytes, the limit is {limit_bytes}",
-            size_bytes=size_bytes,
-            limit_bytes=limit_bytes,
-        )
+        """Raise UnavailableError when the volume may be where we cannot look."""
+        problems = self._problems(pool)
+        if problems:
+            raise UnavailableError(f"{what}, but not every store can be read: {'; '.join(problems)}")

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import Future, InvalidStateError
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
 
 from ullage.errors import (
@@ -41,6 +41,7 @@ class _Running:
     request: Hashable
     future: Future[Any]  # Any: each operation has a result of its own
     started: float
+    progress: str = ""
 
 
 class Operations:
@@ -69,7 +70,7 @@ class Operations:
         except TimeoutError as failure:
             if running.future.done():  # the work raised it, or has ended at this very moment
                 return cast("Result", running.future.result())
-            raise _still_running(volume_id, running) from failure
+            raise self._still_running(volume_id, running) from failure
         finally:
             with self._changed:
                 self._waiting -= 1
@@ -78,6 +79,13 @@ class Operations:
     def tell(self, on_end: Callable[[Hashable, BaseException | None, float], None]) -> None:
         """Call `on_end(request, failure, seconds)` at the end of each operation."""
         self._on_end = on_end
+
+    def note(self, volume_id: VolumeId, progress: str) -> None:
+        """How far the operation on this volume is; whoever gives up waiting for it is told."""
+        with self._changed:
+            running = self._running.get(volume_id)
+            if running is not None:
+                self._running[volume_id] = replace(running, progress=progress)
 
     def in_flight(self) -> int:
         """How many operations are under way."""
@@ -100,12 +108,21 @@ class Operations:
                     "operation outlives the process",
                     extra={"volume_id": volume_id, "operation": _name(running.request)},
                 )
-                running.future.set_exception(_still_running(volume_id, running))
+                running.future.set_exception(self._still_running(volume_id, running))
             return not self._running
 
     def is_stopping(self) -> bool:
         """Whether long work should end at its next safe point."""
         return self._is_stopping
+
+    def _still_running(self, volume_id: VolumeId, running: _Running) -> StillRunningError:
+        with self._changed:
+            progress = self._running.get(volume_id, running).progress
+        so_far = f"{time.monotonic() - running.started:.0f} s{f', {progress},' if progress else ''}"
+        return StillRunningError(
+            f"{_name(running.request)} of {volume_id} has been running for {so_far} and goes on; ask again",
+            volume_id=volume_id,
+        )
 
     def _started(self, volume_id: VolumeId, request: Hashable, work: Callable[[], Any]) -> _Running:
         with self._changed:
@@ -187,14 +204,6 @@ class StoreLocks:
         finally:
             self._holders.pop(store, None)
             lock.release()
-
-
-def _still_running(volume_id: VolumeId, running: _Running) -> StillRunningError:
-    seconds = time.monotonic() - running.started
-    return StillRunningError(
-        f"{_name(running.request)} of {volume_id} has been running for {seconds:.0f} s and goes on; ask again",
-        volume_id=volume_id,
-    )
 
 
 def _name(request: Hashable) -> str:

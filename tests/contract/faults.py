@@ -271,12 +271,21 @@ class Wipes:
     def __init__(self, around: Around = undisturbed) -> None:
         self._around = around
 
-    def __call__(self, device_path: str, policy: Wipe, *, moment: Moment, start_bytes: int, end_bytes: int) -> None:
+    def __call__(  # noqa: PLR0913 - a Wiper
+        self,
+        device_path: str,
+        policy: Wipe,
+        *,
+        moment: Moment,
+        start_bytes: int,
+        end_bytes: int,
+        progress: Callable[[int], None],
+    ) -> None:
         middle = (start_bytes + end_bytes) // 2 // 4096 * 4096
         first = functools.partial(wipe, device_path, policy, moment=moment, start_bytes=start_bytes, end_bytes=middle)
         self._around(f"half a wipe of {device_path}", first)
         whole = functools.partial(
-            wipe, device_path, policy, moment=moment, start_bytes=start_bytes, end_bytes=end_bytes
+            wipe, device_path, policy, moment=moment, start_bytes=start_bytes, end_bytes=end_bytes, progress=progress
         )
         self._around(f"wipe of {device_path}", whole)
 

@@ -12,6 +12,7 @@ from ullage.errors import (
     InsufficientCapacityError,
     NotFoundError,
     NotOursError,
+    UnavailableError,
     UnsupportedError,
     VolumeInUseError,
 )
@@ -142,6 +143,13 @@ def test_a_volume_is_only_deleted_from_where_its_object_says_it_is(site: Site) -
     with pytest.raises(NotOursError):
         agent.delete(DeleteVolume(volume_id=A, pool=PoolName("elsewhere")))
     assert "pvc-a" in site.truth().sizes
+
+
+def test_a_volume_that_may_be_in_a_pool_that_is_not_here_is_not_said_to_be_gone(site: Site) -> None:
+    agent = started(site, wipe=Wipe.NONE).agent
+    with pytest.raises(UnavailableError, match="elsewhere is none of this node's pools"):
+        agent.delete(DeleteVolume(volume_id=A, pool=PoolName("elsewhere")))
+    assert not agent.delete(DeleteVolume(volume_id=A, pool=agent.pools()[0].name)).is_new
 
 
 def test_more_than_there_is_is_refused_with_the_numbers_and_changes_nothing(site: Site) -> None:

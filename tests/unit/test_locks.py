@@ -353,3 +353,12 @@ def test_many_callers_on_many_volumes_all_get_their_answer() -> None:
     ended = [in_thread(functools.partial(ask, number)) for number in range(48)]
     assert [each.get(timeout=LONG_SECONDS) for each in ended] == [f"pvc-{n % 12}" for n in range(48)]
     assert operations.in_flight() == 0
+
+
+def test_who_gives_up_waiting_is_told_how_far_it_is(operations: Operations, gate: Gate) -> None:
+    begun(operations, gate)
+    operations.note(ONE, "3.0 GiB of 4.0 GiB wiped")
+    operations.note(OTHER, "nobody's")
+    with pytest.raises(StillRunningError, match=r"running for \d+ s, 3.0 GiB of 4.0 GiB wiped, and goes on"):
+        asked(operations, gate, patience_seconds=0)
+    gate.opened.set()
