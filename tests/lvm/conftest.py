@@ -31,8 +31,7 @@ def disks() -> tuple[str, ...]:
 
 @pytest.fixture
 def clean(disks: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    """The disks, blank before and after, whatever a test leaves on them."""
-    _blank(disks)
+    """The disks, blank again afterwards, whatever a test leaves on them."""
     try:
         yield disks
     finally:
