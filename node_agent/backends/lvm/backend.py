@@ -14,7 +14,7 @@ from dataclasses import replace
 from node_agent.backends.lvm import tags
 from node_agent.backends.lvm.command import Lvm
 from node_agent.backends.lvm.devices import candidates
-from node_agent.backends.lvm.pools import data_bytes, metadata_bytes, names, store_report
+from node_agent.backends.lvm.pools import PHYSICAL_VOLUME_MISSING, data_bytes, metadata_bytes, names, store_report
 from node_agent.backends.lvm.report import ARGUMENTS, VolumeGroup, volume_groups
 from node_agent.backends.port import NewVolume, StoreReport
 from node_agent.block import block_device
@@ -256,8 +256,9 @@ class LvmBackend:
         """Change this logical volume if LVM, under its lock, finds it ours (and, if asked, closed); raise why not."""
         conditions = [f'lv_tags="{tags.volume_tag(volume.id)}"']
         if is_closed:
-            # A classic snapshot goes with its origin: such an origin is in use, too.
-            conditions += ['lv_device_open!="open"', 'lv_role!="thickorigin"']
+            # A classic snapshot goes with its origin: such an origin is in use, too. Of a group that lacks a physical
+            # volume LVM would remove what lies on the others, and then not take the missing one back by itself.
+            conditions += ['lv_device_open!="open"', 'lv_role!="thickorigin"', "vg_missing_pv_count=0"]
         name = f"{volume.store}/{volume.id}"
         finished = self._change(volume.store, verb, *arguments, "--select", " && ".join(conditions), name)
         if volume.id not in finished.stdout:
@@ -301,9 +302,11 @@ def _is_glob(name: str) -> bool:
 def _unmatched(
     volume: Volume, report: StoreReport
 ) -> NotFoundError | NotOursError | VolumeInUseError | PoolUnavailableError:
-    """Why LVM found no volume of ours, closed, under this name."""
-    if report.problem is not None:
-        return PoolUnavailableError(report.problem.message, store=volume.store)
+    """Why LVM found no volume of ours, closed, under this name, in a whole group."""
+    missing = (pool.problem for pool in report.pools if pool.problem and pool.problem.reason == PHYSICAL_VOLUME_MISSING)
+    problem = report.problem or next(missing, None)
+    if problem is not None:
+        return PoolUnavailableError(problem.message, store=volume.store)
     found = next((each for each in report.volumes if each.id == volume.id), None)
     if found is None:
         return NotOursError(f"{volume.store}/{volume.id} does not carry our tag {tags.volume_tag(volume.id)}")

@@ -65,11 +65,8 @@ MEANINGS: tuple[tuple[int, str, type[UllageError]], ...] = (
     (REFUSED, r"Cannot change VG .* while PVs are missing", PoolUnavailableError),
     (REFUSED, r"Volume group \".*\" not found|Cannot process volume group", PoolUnavailableError),
     (REFUSED, r"[Ii]nsufficient (free space|suitable allocatable extents)", InsufficientCapacityError),
-    (
-        REFUSED,
-        r"Cannot create new thin volume, free space in",
-        InsufficientCapacityError,
-    ),
+    (REFUSED, r"No specified PVs have space available", InsufficientCapacityError),
+    (REFUSED, r"Cannot create new thin volume, free space in", InsufficientCapacityError),
     (REFUSED, r"Failed to find logical volume|[Ll]ogical volume \S+ not found in volume group", NotFoundError),
     (REFUSED, r"already exists in volume group|(matches|not larger than) existing size", ConflictError),
     (REFUSED, r"contains a filesystem in use|is used by another device|volume \S+ in use", VolumeInUseError),
