@@ -15,7 +15,7 @@ from dataclasses import replace
 from node_agent.backends.lvm import tags
 from node_agent.backends.lvm.command import Lvm
 from node_agent.backends.lvm.devices import candidates
-from node_agent.backends.lvm.pools import data_bytes, metadata_bytes, names, store_report
+from node_agent.backends.lvm.pools import PHYSICAL_VOLUME_MISSING, data_bytes, metadata_bytes, names, store_report
 from node_agent.backends.lvm.report import ARGUMENTS, VolumeGroup, end_of_free, volume_groups
 from node_agent.backends.port import NewVolume, StoreReport
 from node_agent.block import block_device
@@ -46,8 +46,9 @@ from ullage.model import (
 from ullage.run import Finished
 
 NOT_OPEN = 'lv_device_open!="open"'
-NOT_ORIGIN = 'lv_role!="thickorigin"'
-"""A classic snapshot would go with its origin: such an origin counts as in use."""
+REMOVABLE = ('lv_role!="thickorigin"', "vg_missing_pv_count=0")
+"""A classic snapshot would go with its origin: such an origin counts as in use. And of a volume that lies partly on a
+missing physical volume LVM would remove what lies on the others, and then not take the missing one back by itself."""
 OPEN_LOOKS, OPEN_LOOK_SECONDS = 5, 0.3
 
 
@@ -200,7 +201,7 @@ class LvmBackend:
             return condemned
         for looks_left in reversed(range(OPEN_LOOKS)):
             try:
-                self._select_ours(volume, "lvchange", "--addtag", tags.DELETING, only_if=(NOT_ORIGIN, NOT_OPEN))
+                self._select_ours(volume, "lvchange", "--addtag", tags.DELETING, only_if=(*REMOVABLE, NOT_OPEN))
                 break
             except VolumeInUseError:
                 if not looks_left:
@@ -210,7 +211,7 @@ class LvmBackend:
 
     def remove(self, volume: Volume) -> None:
         """See Backend. That nobody has it open lvremove itself checks, for five seconds, under its lock."""
-        self._select_ours(volume, "lvremove", "--yes", only_if=(NOT_ORIGIN,))
+        self._select_ours(volume, "lvremove", "--yes", only_if=REMOVABLE)
 
     def activate(self, store: StoreName, volumes: Sequence[Volume]) -> None:
         """See Backend."""
@@ -317,9 +318,11 @@ def _is_glob(name: str) -> bool:
 def _unmatched(
     volume: Volume, report: StoreReport
 ) -> NotFoundError | NotOursError | VolumeInUseError | PoolUnavailableError:
-    """Why LVM found no volume of ours, closed, under this name."""
-    if report.problem is not None:
-        return PoolUnavailableError(report.problem.message, store=volume.store)
+    """Why LVM found no volume of ours, closed, under this name, in a whole group."""
+    missing = (pool.problem for pool in report.pools if pool.problem and pool.problem.reason == PHYSICAL_VOLUME_MISSING)
+    problem = report.problem or next(missing, None)
+    if problem is not None:
+        return PoolUnavailableError(problem.message, store=volume.store)
     found = next((each for each in report.volumes if each.id == volume.id), None)
     if found is None:
         return NotOursError(f"{volume.store}/{volume.id} does not carry our tag {tags.volume_tag(volume.id)}")

@@ -25,6 +25,7 @@ from ullage.model import (
 METADATA_SHARE = 500
 """One byte of thin metadata for this many of data: more than lvmthin(7) estimates, so that metadata is not what fills
 first."""
+PHYSICAL_VOLUME_MISSING = "PhysicalVolumeMissing"
 LEAST_METADATA_BYTES, MOST_METADATA_BYTES = 4 * MIB, 15 * GIB
 
 
@@ -67,7 +68,7 @@ def _group_problem(group: VolumeGroup) -> Problem | None:
         return Problem(reason="VolumeGroupExported", message=f"{group.name} is exported; vgimport it")
     if group.missing_physical_volumes:
         return Problem(
-            reason="PhysicalVolumeMissing",
+            reason=PHYSICAL_VOLUME_MISSING,
             message=f"{group.missing_physical_volumes} of {group.name}'s physical volumes are missing; LVM makes "
             "and grows nothing until they are back (vgextend --restoremissing) or given up (vgreduce --removemissing)",
         )
