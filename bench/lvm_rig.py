@@ -34,7 +34,8 @@ exec "$@"
 """One printf, so one write: several may note at once."""
 QUIET_SECONDS = 1.2
 """Nothing begun for this long: longer than the agent waits before it looks after a change."""
-START_SECONDS = 120.0
+START_SECONDS, REST_SECONDS = 120.0, 300.0
+"""How long the agent may take to come up, and LVM to come to rest."""
 CONFIGURATION = f"""
 deviceClasses:
   - {{name: thick, type: thick, volumeGroups: [{GROUP}], wipe: none}}
@@ -150,14 +151,20 @@ class AgentProcess:
         )
 
     def settled(self) -> list[list[str]]:
-        """Wait until LVM is at rest, and answer with everything the agent has run so far."""
-        while True:
+        """Wait until LVM is at rest, and answer with everything the agent has run so far.
+
+        Raises BenchError when it does not come to rest, or when the agent's own count is another.
+        """
+        deadline = time.monotonic() + REST_SECONDS
+        while time.monotonic() < deadline:
             subprocess.run(["udevadm", "settle"], check=False)  # noqa: S607 - as the agent finds it
             before = self.notes.all()
             time.sleep(QUIET_SECONDS)
             after = self.notes.all()
-            if len(after) == len(before) == self.counted():
+            counted = self.counted()
+            if len(after) == len(before) == counted:
                 return after
+        raise BenchError(f"LVM does not come to rest: {len(after)} commands were noted, the agent counts {counted}")
 
     def _asked(self, path: str) -> str:
         with urllib.request.urlopen(f"{self._http}{path}", timeout=30) as reply:  # noqa: S310 - always http
