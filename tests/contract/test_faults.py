@@ -203,9 +203,10 @@ def test_a_group_with_a_missing_disk_lists_its_volumes_and_changes_nothing(site:
     agent.create(wanted(A, site.step_bytes))
     before = site.truth()
     with site.lose_disks(DISKS[-1]):
-        _changes_are_refused(agent, site)  # the agent has not noticed yet; the changes find out
+        # Before and after the agent has noticed. The other disks tell which volumes there are: pvc-b is not.
+        _changes_are_refused(agent, site, gone=StatusCode.OK)
         assembly.reporter.look_now()
-        _changes_are_refused(agent, site, StatusCode.OK)  # what is on the other disks is known, and pvc-b is not there
+        _changes_are_refused(agent, site, gone=StatusCode.OK)
         assert [pool.problem.reason for pool in agent.pools() if pool.problem] == ["PhysicalVolumeMissing"]
         assert agent.get(A).size_bytes == site.step_bytes
     assert site.truth() == before

@@ -6,7 +6,8 @@ import os
 
 import pytest
 
-from tests.contract.sites import CLASS, Site, started, wanted
+from tests.contract.sites import CLASS, DISKS, Site, started, wanted
+from ullage.capacity import largest_volume_bytes
 from ullage.errors import (
     ConflictError,
     InsufficientCapacityError,
@@ -165,20 +166,25 @@ def test_more_than_there_is_is_refused_with_the_numbers_and_changes_nothing(site
     assert site.truth() == before
 
 
-def test_the_largest_volume_that_a_pool_offers_is_there_and_one_step_more_is_not(site: Site) -> None:
-    """The pool's own number, for the class's layout, asked for and refused."""
+def test_the_largest_volume_that_a_pool_offers_is_there_and_one_byte_more_is_not(site: Site) -> None:
+    """The pool's own number, for the class's layout, asked for and refused, until the pool offers none."""
     assembly = started(site, wipe=Wipe.NONE)
-    from ullage.capacity import largest_volume_bytes  # noqa: PLC0415
 
-    pool = assembly.agent.pools()[0]
-    largest = largest_volume_bytes(pool, site.device_class().layout)
-    with pytest.raises(InsufficientCapacityError):
-        assembly.agent.create(wanted("pvc-b", largest + 1))
-    done = assembly.agent.create(wanted("pvc-a", largest))
-    assert done.volume is not None
-    assert done.volume.size_bytes == largest
-    assembly.reporter.look_now()
-    assert largest_volume_bytes(assembly.agent.pools()[0], site.device_class().layout) < site.step_bytes
+    def largest() -> int:
+        return largest_volume_bytes(assembly.agent.pools()[0], site.device_class().layout)
+
+    made = 0
+    while largest() >= site.step_bytes:
+        size_bytes = largest()
+        with pytest.raises(InsufficientCapacityError):
+            assembly.agent.create(wanted("pvc-larger", size_bytes + 1))
+        done = assembly.agent.create(wanted(f"pvc-{made}", size_bytes))
+        assert done.volume is not None
+        assert done.volume.size_bytes == site.truth().sizes[f"pvc-{made}"] == size_bytes
+        assembly.reporter.look_now()
+        made += 1
+    layout = site.device_class().layout
+    assert made == (len(DISKS) // layout.images if layout.is_spread else 1)
 
 
 def test_what_is_not_there_is_not_found_and_what_is_not_built_is_unsupported(site: Site) -> None:
