@@ -203,7 +203,7 @@ class Agent:
 
     def _create(self, request: CreateVolume) -> Done:
         found = self._stock.find(request.volume_id)
-        if found is not None and _has_nothing(found):
+        if found is not None and self._is_half_made(found):
             self._destroy(found)
             found = None
         is_new = found is None
@@ -240,7 +240,7 @@ class Agent:
                     # The disk knows better than the report or the failed command: what is there is gone on with.
                     self._reporter.look_at_locked(pool.store)
                     found = self._stock.find(request.volume_id)
-                    if found is None or _has_nothing(found):
+                    if found is None or self._is_half_made(found):
                         raise
                     return found, False
                 self._stock.apply(pool.store, None, volume)
@@ -359,7 +359,7 @@ class Agent:
     def _resume(self, volume: Volume) -> Callable[[], Done]:
         def work() -> Done:
             try:
-                if volume.state is VolumeState.DELETING or _has_nothing(volume):
+                if volume.state is VolumeState.DELETING or self._is_half_made(volume):
                     self._destroy(volume)
                     return Done(volume=None, is_new=True)
                 return Done(volume=self._finish(volume), is_new=True)
@@ -368,6 +368,15 @@ class Agent:
                 raise
 
         return work
+
+    def _is_half_made(self, volume: Volume) -> bool:
+        """Whether its creation died before it was what its class asks for: it is removed and begun again.
+
+        It has no device yet, or LVM had not come to its integrity (which is added when all the rest is there).
+        """
+        device_class = self._classes.get(volume.device_class)
+        lacks_integrity = device_class is not None and device_class.layout.integrity > volume.layout.integrity
+        return volume.state is VolumeState.CREATING and (volume.device_size_bytes == 0 or lacks_integrity)
 
     def _wipe_part(self, volume: Volume, moment: Moment, start_bytes: int) -> None:
         whole = human_bytes(volume.device_size_bytes - start_bytes)
@@ -437,8 +446,3 @@ class Agent:
         problems = self._problems(pool)
         if problems:
             raise UnavailableError(f"{what}, but not every store can be read: {'; '.join(problems)}")
-
-
-def _has_nothing(volume: Volume) -> bool:
-    """Whether its creation died before there was a device: it is begun again from nothing."""
-    return volume.state is VolumeState.CREATING and volume.device_size_bytes == 0

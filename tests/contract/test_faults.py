@@ -116,6 +116,7 @@ def test_a_looking_program_that_hangs_is_killed_and_makes_its_own_store_unavaila
     [
         pytest.param("", Wipe.DISCARD, marks=pytest.mark.only_on("lvm")),
         pytest.param("_rmeta_0", Wipe.DISCARD, marks=pytest.mark.only_on("raid1", "raid1-integrity")),
+        pytest.param("_rimage_0_imeta", Wipe.DISCARD, marks=pytest.mark.only_on("raid1-integrity")),
         pytest.param("_rmeta_0", Wipe.NONE, marks=pytest.mark.only_on("raid1")),
     ],
 )
@@ -131,6 +132,8 @@ def test_lvm_killed_in_the_middle_of_a_create_is_asked_again(site: Site, part: s
         volume = assembly.agent.create(wanted(A, 2 * site.step_bytes)).volume
         assert volume is not None
         assert (volume.state, volume.size_bytes) == (VolumeState.READY, 2 * site.step_bytes)
+        assembly.reporter.look_now()
+        assert assembly.agent.get(A).layout == site.device_class().layout or site.name == "thin"
         _write(volume.device_path)
         assert site.truth().sizes == {A: 2 * site.step_bytes}
         assert not [orphan for report in assembly.stock.reports() for orphan in report.orphans]

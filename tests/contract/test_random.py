@@ -45,6 +45,7 @@ class Life(RuleBasedStateMachine):
         self._foreign: dict[str, int] = {}
         self._last: CreateVolume | ExpandVolume | DeleteVolume | None = None
         self._start_bytes = 0
+        self._is_by_hand = False
 
     @initialize()
     def begin(self) -> None:
@@ -97,6 +98,7 @@ class Life(RuleBasedStateMachine):
     def somebody_makes_or_removes_a_volume_by_hand(self, name: str, steps: int) -> None:
         size_bytes = steps * self._site.step_bytes
         self._tally["by hand"] += 1
+        self._is_by_hand = True
         if name in self._foreign:
             self._site.remove_foreign(name)
             del self._foreign[name]
@@ -109,7 +111,7 @@ class Life(RuleBasedStateMachine):
         agent = self._assembly.agent
         if self._site.is_lvm:
             believed = [replace(volume, is_open=False) for volume in agent.volumes()]
-            pools = agent.pools() if not self._foreign else ()
+            rooms = agent.pools()[0].physical_volumes
         self._assembly.reporter.look_now()
         truth = self._site.truth()
         assert truth.sizes == self._foreign | dict(self._sizes)
@@ -123,7 +125,11 @@ class Life(RuleBasedStateMachine):
             assert truth.free_bytes == self._start_bytes - used_bytes
             assert pool.free_bytes == sum(each.free_bytes for each in pool.physical_volumes) == truth.free_bytes
             assert believed == [replace(volume, is_open=False) for volume in agent.volumes()]
-            assert pools in ((), agent.pools())
+            if not self._foreign and not self._is_by_hand:
+                assert [(each.name, each.free_bytes) for each in rooms] == [
+                    (each.name, each.free_bytes) for each in pool.physical_volumes
+                ]
+            self._is_by_hand = False
         else:
             assert 0 <= self._start_bytes - used_bytes - truth.free_bytes <= FILE_SYSTEM_BYTES
             assert pool.free_bytes == truth.free_bytes // pool.extent_bytes * pool.extent_bytes

@@ -16,7 +16,7 @@ from node_agent.backends.lvm import tags
 from node_agent.backends.lvm.command import Lvm
 from node_agent.backends.lvm.devices import candidates
 from node_agent.backends.lvm.pools import PHYSICAL_VOLUME_MISSING, data_bytes, metadata_bytes, names, store_report
-from node_agent.backends.lvm.report import ARGUMENTS, VolumeGroup, end_of_free, volume_groups
+from node_agent.backends.lvm.report import ARGUMENTS, COMPONENT, VolumeGroup, end_of_free, volume_groups
 from node_agent.backends.port import NewVolume, StoreReport
 from node_agent.block import block_device
 from ullage.capacity import Allocation
@@ -217,6 +217,8 @@ class LvmBackend:
 
     def remove(self, volume: Volume) -> None:
         """See Backend. That nobody has it open lvremove itself checks, for five seconds, under its lock."""
+        if volume.layout.is_raid and not volume.layout.integrity and volume.state is not VolumeState.READY:
+            self._remove_loose_parts(volume)
         self._select_ours(volume, "lvremove", "--yes", only_if=REMOVABLE)
 
     def activate(self, store: StoreName, volumes: Sequence[Volume]) -> None:
@@ -285,6 +287,17 @@ class LvmBackend:
         finished = self._change(volume.store, verb, *arguments, "--select", conditions, name)
         if volume.id not in finished.stdout:
             raise _unmatched(volume, self.look_at(volume.store))
+
+    def _remove_loose_parts(self, volume: Volume) -> None:
+        """Remove what LVM left when it died over adding integrity: it bears no tag, and would be in the next one's way.
+
+        Such names are LVM's own (nobody else can give them), and begin with that of the volume they were made for.
+        """
+        self._check_ours(volume)
+        group = self._group(volume.store, self._devices[volume.store])
+        for name in group.loose_parts if group else ():
+            if COMPONENT.split(name)[0] == volume.id:
+                self._change(volume.store, "lvremove", "--yes", f"{volume.store}/{name}")
 
     def _check_ours(self, volume: Volume) -> None:
         """Look again before a command that cannot be told to look itself; raises NotOursError, PoolUnavailableError."""

@@ -157,6 +157,8 @@ class VolumeGroup:
     thin_pools: tuple[ThinPool, ...]
     volumes: tuple[Volume, ...]
     orphans: tuple[Orphan, ...]
+    loose_parts: tuple[str, ...] = ()
+    """Integrity metadata that LVM had made for a volume, and not yet given to it when it died."""
 
 
 def volume_groups(report: str) -> dict[StoreName, VolumeGroup]:
@@ -231,6 +233,7 @@ def _volume_group(group: _GroupReport) -> VolumeGroup:
         thin_pools=tuple(_thin_pools(visible, segments)),
         volumes=tuple(volumes),
         orphans=tuple(orphans),
+        loose_parts=tuple(row.lv_name for row in visible if row.lv_name.endswith("_imeta")),
     )
 
 
