@@ -61,6 +61,7 @@ def test_many_creates_at_once_never_give_out_more_than_there_is(site: Site) -> N
         assert site.truth().sizes == {}
 
 
+@pytest.mark.only_on("file", "thick", "thin")
 def test_one_request_from_many_threads_makes_one_volume_and_all_get_it(site: Site) -> None:
     agent = begun(Disturbed().assembly(), [site.device_class()]).agent
     with threads(8) as pool:

@@ -42,6 +42,7 @@ def creating(site: Site) -> Stall:
     return Stall(("lvcreate", A) if site.is_lvm else ("losetup --find", A))
 
 
+@pytest.mark.only_on("file", "thick", "thin")
 def test_a_changing_program_that_hangs_keeps_only_its_own_volume(site: Site) -> None:
     stall = creating(site)
     request = wanted(A, site.step_bytes)
@@ -147,6 +148,7 @@ def test_lvm_killed_in_the_middle_of_a_create_is_asked_again(site: Site, part: s
 OK = StatusCode.OK
 
 
+@pytest.mark.only_on("file", "thick", "thin", "raid1")
 def test_a_store_that_somebody_filled_refuses_and_keeps_what_it_has(site: Site) -> None:
     """Behind the agent's back: its own numbers still say that there is room."""
     agent = begun_on(site).agent
@@ -193,6 +195,7 @@ def test_a_store_that_is_missing_is_never_taken_for_gone_volumes(site: Site) -> 
         assert agent.delete(DeleteVolume(volume_id=A)).is_new
 
 
+@pytest.mark.only_on("file", "thick", "thin")
 def test_a_store_that_vanishes_between_two_looks_is_not_changed(site: Site) -> None:
     """The agent has not noticed yet; the change itself finds out."""
     assembly = begun_on(site)

@@ -125,7 +125,7 @@ class Life(RuleBasedStateMachine):
             assert truth.free_bytes == self._start_bytes - used_bytes
             assert pool.free_bytes == sum(each.free_bytes for each in pool.physical_volumes) == truth.free_bytes
             assert believed == [replace(volume, is_open=False) for volume in agent.volumes()]
-            if not self._foreign and not self._is_by_hand:
+            if not self._is_by_hand:
                 assert [(each.name, each.free_bytes) for each in rooms] == [
                     (each.name, each.free_bytes) for each in pool.physical_volumes
                 ]

@@ -18,6 +18,7 @@ from tests.contract.sites import CLASS, Site, started
 from ullage.pb.agent.v1 import agent_pb2 as pb
 from ullage.pb.agent.v1 import agent_pb2_grpc
 
+pytestmark = pytest.mark.only_on("file", "thick")
 SECONDS = 120
 
 
