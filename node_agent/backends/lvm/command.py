@@ -64,7 +64,11 @@ class Lvm:
 MEANINGS: tuple[tuple[int, str, type[UllageError]], ...] = (
     (REFUSED, r"Cannot change VG .* while PVs are missing", PoolUnavailableError),
     (REFUSED, r"Volume group \".*\" not found|Cannot process volume group", PoolUnavailableError),
-    (REFUSED, r"[Ii]nsufficient (free space|suitable allocatable extents)", InsufficientCapacityError),
+    (
+        REFUSED,
+        r"[Ii]nsufficient (free space|suitable allocatable extents)|No specified PVs have space",
+        InsufficientCapacityError,
+    ),
     (
         REFUSED,
         r"Cannot create new thin volume, free space in",
