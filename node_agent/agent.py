@@ -203,6 +203,9 @@ class Agent:
 
     def _create(self, request: CreateVolume) -> Done:
         found = self._stock.find(request.volume_id)
+        if found is not None and _has_nothing(found):
+            self._destroy(found)
+            found = None
         is_new = found is None
         if found is None:
             found, is_new = self._carve(request)
@@ -237,7 +240,7 @@ class Agent:
                     # The disk knows better than the report or the failed command: what is there is gone on with.
                     self._reporter.look_at_locked(pool.store)
                     found = self._stock.find(request.volume_id)
-                    if found is None:
+                    if found is None or _has_nothing(found):
                         raise
                     return found, False
                 self._stock.apply(pool.store, None, volume)
@@ -356,7 +359,7 @@ class Agent:
     def _resume(self, volume: Volume) -> Callable[[], Done]:
         def work() -> Done:
             try:
-                if volume.state is VolumeState.DELETING:
+                if volume.state is VolumeState.DELETING or _has_nothing(volume):
                     self._destroy(volume)
                     return Done(volume=None, is_new=True)
                 return Done(volume=self._finish(volume), is_new=True)
@@ -434,3 +437,8 @@ class Agent:
         problems = self._problems(pool)
         if problems:
             raise UnavailableError(f"{what}, but not every store can be read: {'; '.join(problems)}")
+
+
+def _has_nothing(volume: Volume) -> bool:
+    """Whether its creation died before there was a device: it is begun again from nothing."""
+    return volume.state is VolumeState.CREATING and volume.device_size_bytes == 0

@@ -21,7 +21,7 @@ from grpc import StatusCode
 
 from node_agent.assembly import UDEV_CONTROL, Assembly, assemble
 from node_agent.backends.file.backend import FileBackend
-from node_agent.backends.file.files import DurableFiles
+from node_agent.backends.file.files import DurableFiles, _written_aside
 from node_agent.backends.lvm.backend import LvmBackend
 from node_agent.backends.lvm.command import Lvm
 from node_agent.backends.port import Backend, NewVolume, StoreReport
@@ -205,10 +205,17 @@ class OurFiles:
         self._around, self._real = around, DurableFiles()
 
     def write(self, directory: int, name: str, content: bytes) -> None:
+        self._aside(directory, name, content)
         self._around(f"write {name}", lambda: self._real.write(directory, name, content))
 
     def write_new(self, directory: int, name: str, content: bytes) -> None:
+        self._aside(directory, name, content)
         self._around(f"write new {name}", lambda: self._real.write_new(directory, name, content))
+
+    def _aside(self, directory: int, name: str, content: bytes) -> None:
+        """A process that really dies here leaves its temporary file."""
+        with _written_aside(directory, content):
+            self._around(f"write aside {name}", lambda: None)
 
     def make(self, directory: int, name: str) -> None:
         self._around(f"make {name}", lambda: self._real.make(directory, name))

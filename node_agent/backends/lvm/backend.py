@@ -128,16 +128,21 @@ class LvmBackend:
         return volume_type is DeviceType.THICK and wipe is not Wipe.NONE
 
     def create(self, new: NewVolume) -> Volume:
-        """See Backend. LVM wipes the signatures it knows and the first 4 KiB whatever the policy."""
+        """See Backend. LVM wipes the signatures it knows and the first 4 KiB whatever the policy.
+
+        RAID comes into being in several commits: until the last it is CREATING, wipe or not.
+        """
+        thin = new.pool.type is DeviceType.THIN
+        is_raid = not thin and new.device_class.layout.is_raid
         label = tags.Label(
             volume_id=new.id,
             device_class=new.device_class.name,
             wipe=new.device_class.wipe,
             owner=new.owner,
-            state=VolumeState.CREATING if new.needs_wipe else VolumeState.READY,
+            state=VolumeState.CREATING if new.needs_wipe or is_raid else VolumeState.READY,
         )
         size = f"{new.allocation.size_bytes}b"
-        if new.pool.type is DeviceType.THIN:
+        if thin:
             shape: tuple[str, ...] = ("--type", "thin", "--virtualsize", size, "--thinpool", new.pool.name)
             where: tuple[str, ...] = ()
         else:
@@ -145,8 +150,7 @@ class LvmBackend:
             where = (new.pool.store, *self._where(new.pool.store, new.device_class.layout, new.allocation))
         marks = (word for tag in tags.written(label) for word in ("--addtag", tag))
         self._change(new.pool.store, "lvcreate", "--yes", "--name", new.id, *shape, *marks, *where)
-        thin = new.pool.type is DeviceType.THIN
-        return _as_kernel_shows(
+        made = _as_kernel_shows(
             Volume(
                 id=new.id,
                 pool=new.pool.name,
@@ -163,6 +167,7 @@ class LvmBackend:
                 taken=new.allocation.taken,
             )
         )
+        return self.settle(made) if is_raid and not new.needs_wipe else made
 
     def expand(self, volume: Volume, growth: Allocation, *, needs_wipe: bool) -> Volume:
         """See Backend. The mark is on the disk before the first new extent is; lvextend itself knows no `--select`."""
@@ -186,10 +191,11 @@ class LvmBackend:
         return _as_kernel_shows(replace(volume, taken=tuple(shares[name] for name in sorted(shares))))
 
     def settle(self, volume: Volume) -> Volume:
-        """See Backend."""
+        """See Backend. Without a device the mark stays: nothing is said to be there before it is."""
         mark = tags.CREATING if volume.state is VolumeState.CREATING else tags.growing(volume.size_bytes)
+        settled = _as_kernel_shows(replace(volume, state=VolumeState.READY))
         self._select_ours(volume, "lvchange", "--deltag", mark)
-        return _as_kernel_shows(replace(volume, state=VolumeState.READY))
+        return settled
 
     def condemn(self, volume: Volume) -> Volume:
         """See Backend.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -197,6 +197,7 @@ def _volume_group(group: _GroupReport) -> VolumeGroup:
     shares = _shares(group.pvseg, extent)
     segments = {row.lv_name: row for row in reversed(group.seg)}  # the first segment of each stays
     visible = [row for row in group.lv if not row.lv_name.startswith("[")]
+    with_parts = {COMPONENT.split(row.lv_name)[0] for row in visible if COMPONENT.search(row.lv_name)}
     volumes: list[Volume] = []
     orphans: list[Orphan] = []
     for row in visible:
@@ -207,10 +208,16 @@ def _volume_group(group: _GroupReport) -> VolumeGroup:
             continue
         if label is None:
             continue
+        if COMPONENT.split(row.lv_name)[0] == label.volume_id != row.lv_name:
+            continue  # one of its parts
         if label.volume_id != row.lv_name:
             orphans.append(_unlabelled(store, row, f"it is tagged as {label.volume_id}"))
             continue
-        volumes.append(_volume(store, row, label, _layout(row, segments[row.lv_name]), shares[row.lv_name]))
+        volume = _volume(store, row, label, _layout(row, segments[row.lv_name]), shares[row.lv_name])
+        if row.lv_name in with_parts and volume.state is VolumeState.CREATING:
+            # LVM shows a volume's parts while it makes it. It died over that: this one cannot even be activated.
+            volume = replace(volume, device_size_bytes=0)
+        volumes.append(volume)
     return VolumeGroup(
         name=store,
         extent_bytes=extent,
