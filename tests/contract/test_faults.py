@@ -111,24 +111,37 @@ def test_a_looking_program_that_hangs_is_killed_and_makes_its_own_store_unavaila
         assert agent.delete(DeleteVolume(volume_id=A)).is_new
 
 
-@pytest.mark.only_on("lvm")
-@pytest.mark.parametrize("part", ["", "_rmeta_0"])
-def test_lvm_killed_in_the_middle_of_a_create_is_asked_again(site: Site, part: str) -> None:
-    """Killed when the kernel has the volume's device (or that of RAID's metadata): what is there is gone on with."""
+@pytest.mark.parametrize(
+    ("part", "wipe"),
+    [
+        pytest.param("", Wipe.DISCARD, marks=pytest.mark.only_on("lvm")),
+        pytest.param("_rmeta_0", Wipe.DISCARD, marks=pytest.mark.only_on("raid1", "raid1-integrity")),
+        pytest.param("_rmeta_0", Wipe.NONE, marks=pytest.mark.only_on("raid1")),
+    ],
+)
+def test_lvm_killed_in_the_middle_of_a_create_is_asked_again(site: Site, part: str, wipe: Wipe) -> None:
+    """Killed when the kernel has the volume's device (it is gone on with), or that of RAID's metadata (begun again)."""
     device = f"{GROUP}-pvc--a{part}"
     killing = KilledHalfway(words=("lvcreate", A), is_half_done=lambda: has_device(device))
-    agent = begun_on(site, Disturbed(change=killing), Wipe.DISCARD).agent
-    assert code_from(lambda: agent.create(wanted(A, 2 * site.step_bytes))) in (StatusCode.OK, StatusCode.UNAVAILABLE)
-    assert len(killing.exit_codes) == 1
-    assembly = begun_on(site, wipe=Wipe.DISCARD)
-    volume = assembly.agent.create(wanted(A, 2 * site.step_bytes)).volume
-    assert volume is not None
-    assert volume.state is VolumeState.READY
-    assert site.truth().sizes == {A: 2 * site.step_bytes}
-    assembly.agent.delete(DeleteVolume(volume_id=A))
-    assert site.truth().sizes == {}
-    run("dmsetup", "udevcomplete_all", "--yes")  # what a kill leaves, and why the agent never kills
+    agent = begun_on(site, Disturbed(change=killing), wipe).agent
+    try:
+        assert code_from(lambda: agent.create(wanted(A, 2 * site.step_bytes))) in (OK, StatusCode.UNAVAILABLE)
+        assert len(killing.exit_codes) == 1
+        assembly = begun_on(site, wipe=wipe)
+        volume = assembly.agent.create(wanted(A, 2 * site.step_bytes)).volume
+        assert volume is not None
+        assert (volume.state, volume.size_bytes) == (VolumeState.READY, 2 * site.step_bytes)
+        _write(volume.device_path)
+        assert site.truth().sizes == {A: 2 * site.step_bytes}
+        assert not [orphan for report in assembly.stock.reports() for orphan in report.orphans]
+        assembly.agent.delete(DeleteVolume(volume_id=A))
+        assert site.truth().sizes == {}
+    finally:
+        run("dmsetup", "udevcomplete_all", "--yes")  # what a kill leaves, and why the agent never kills
     assert site.leftovers() == []
+
+
+OK = StatusCode.OK
 
 
 def test_a_store_that_somebody_filled_refuses_and_keeps_what_it_has(site: Site) -> None:
