@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/.ready: requirements/dev.lock pyproject.toml hatch_build.py $(shell find proto -name '*.proto')
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -50,6 +50,11 @@ contract-lvm: install venv ## the contract on real LVM, in VMs; SHARDS="thick lv
 .PHONY: demo
 demo: install venv ## walk one volume through its life on this machine, and leave nothing behind (root)
 	$(BIN)/python -m tests.rigs.demo
+
+.PHONY: bench-agent
+bench-agent: install venv ## what the agent adds to bare LVM: ratios, LVM processes, memory (40 min in the VM)
+	$(BIN)/python -m tests.rigs.vm --smp 2 --disks 2 --disk-bytes 8GiB --timeout 6000 -- \
+		$(BIN)/python -m bench.agent $(ARGS) /dev/vda /dev/vdb
 
 .PHONY: vm
 vm: install venv ## a shell in a throw-away VM with blank disks; ARGS="--disks 3 -- COMMAND" for a command

@@ -21,6 +21,8 @@ class BlockDevice:
     major: int
     minor: int
     size_bytes: int
+    dm_uuid: str
+    """Device-mapper's lasting name for it, as `Volume.dm_uuid`; empty when it is no device-mapper's."""
 
 
 def block_device(path: str) -> BlockDevice:
@@ -30,7 +32,10 @@ def block_device(path: str) -> BlockDevice:
         if not stat.S_ISBLK(status.st_mode):
             raise DeviceError(f"{path} is not a block device", path=path)
         major, minor = os.major(status.st_rdev), os.minor(status.st_rdev)
-        sectors = int(Path(f"/sys/dev/block/{major}:{minor}/size").read_text(encoding="ascii"))
+        attributes = Path(f"/sys/dev/block/{major}:{minor}")
+        sectors = int((attributes / "size").read_text(encoding="ascii"))
+        uuid = attributes / "dm/uuid"
+        dm_uuid = uuid.read_text(encoding="ascii").strip() if uuid.exists() else ""
     except OSError as failure:
         raise DeviceError(f"{path} cannot be read: {failure.strerror}", path=path) from failure
-    return BlockDevice(path=path, major=major, minor=minor, size_bytes=sectors * SECTOR_BYTES)
+    return BlockDevice(path=path, major=major, minor=minor, size_bytes=sectors * SECTOR_BYTES, dm_uuid=dm_uuid)

@@ -228,6 +228,8 @@ class Volume:
     device_path: str
     device_major: int = -1
     device_minor: int = -1
+    dm_uuid: str = ""
+    """Device-mapper's lasting name of the device: another volume that took its place would have another."""
     is_active: bool = True
     is_open: bool = False
     layout: Layout = field(default_factory=Layout)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import pytest
 
@@ -38,6 +39,17 @@ def test_a_volume_comes_grows_and_goes_as_the_agent_says(site: Site) -> None:
     assert agent.delete(DeleteVolume(volume_id=A)).is_new
     assert site.truth().sizes == {}
     assert not os.path.exists(done.volume.device_path) or not site.is_lvm  # noqa: PTH110 - a device
+
+
+def test_what_is_answered_at_once_is_what_the_next_report_says(site: Site) -> None:
+    assembly = started(site, wipe=Wipe.NONE)
+    assembly.agent.create(wanted("pvc-a", 3 * site.step_bytes))
+    answered = assembly.agent.expand(ExpandVolume(volume_id=A, size_bytes=5 * site.step_bytes)).volume
+    pools = assembly.agent.pools()
+    assembly.reporter.look_now()
+    assert answered is not None
+    assert replace(assembly.agent.get(A), is_open=False) == replace(answered, is_open=False)
+    assert [pool.free_bytes for pool in assembly.agent.pools()] == [pool.free_bytes for pool in pools]
 
 
 def test_a_repetition_finds_what_is_there(site: Site) -> None:

@@ -177,7 +177,13 @@ def test_a_pool_on_demand_needs_room_for_its_metadata_and_their_spare() -> None:
     too_much = pool(of, thin(create=data + 1))
     assert reason(too_much) == "NoRoomForThinPool"
     assert too_much.problem is not None
-    assert f"vg0 has {human_bytes(FREE)} free, the pool pool0 needs" in too_much.problem.message
+    assert f"vg0 has {human_bytes(FREE)} free after reserve, the pool pool0 needs" in too_much.problem.message
+
+
+def test_a_pool_on_demand_is_not_made_from_what_the_groups_thick_classes_keep_in_reserve() -> None:
+    of = replace(VG0, thin_pools=())
+    found = pools(of, thick("a", reserve=8 * MIB), thin(create=FREE - 2 * 8 * MIB))
+    assert reason(found[PoolName("vg0/pool0")]) == "NoRoomForThinPool"
 
 
 @pytest.mark.parametrize(

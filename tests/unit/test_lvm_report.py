@@ -82,6 +82,7 @@ def test_a_volume_is_told_with_all_that_lvm_knows(volumes: dict[str, Volume]) ->
         device_path="/dev/vg0/linear",
         device_major=253,
         device_minor=0,
+        dm_uuid="LVM-0e8ed9cfdf6e7c45584ed410a353f3fe8d6f2ea782a876372da121cb5babd560",
         is_active=True,
         is_open=True,
         layout=Layout(),

@@ -170,11 +170,14 @@ class LvmBackend:
         return self.settle(made) if is_raid and not new.needs_wipe else made
 
     def expand(self, volume: Volume, growth: Allocation, *, needs_wipe: bool) -> Volume:
-        """See Backend. The mark is on the disk before the first new extent is; lvextend itself knows no `--select`."""
+        """See Backend. The mark is on the disk before the first new extent is.
+
+        lvextend knows no `--select`: that the volume is the one of the last report the kernel says, without a process.
+        """
         if needs_wipe and volume.state is not VolumeState.GROWING:
             self._select_ours(volume, "lvchange", "--addtag", tags.growing(volume.size_bytes))
             volume = replace(volume, state=VolumeState.GROWING)
-        else:
+        elif block_device(os.path.realpath(volume.device_path)).dm_uuid != volume.dm_uuid:
             self._check_ours(volume)
         if volume.device_size_bytes < growth.size_bytes:
             self._change(
@@ -326,6 +329,7 @@ def _as_kernel_shows(volume: Volume) -> Volume:
         device_size_bytes=device.size_bytes,
         device_major=device.major,
         device_minor=device.minor,
+        dm_uuid=device.dm_uuid,
         is_active=True,
     )
 

@@ -38,7 +38,7 @@ def store_report(group: VolumeGroup, classes: Sequence[DeviceClass]) -> StoreRep
     for device_class in named:
         if device_class.type is DeviceType.THIN and device_class.thin_pool is not None:
             by_thin_pool.setdefault(device_class.thin_pool.name, []).append(device_class)
-    pools += [_thin_pool(group, sharing) for _, sharing in sorted(by_thin_pool.items())]
+    pools += [_thin_pool(group, sharing, _reserve(thick)) for _, sharing in sorted(by_thin_pool.items())]
     problem = _group_problem(group)
     if problem is not None:
         pools = [replace(pool, problem=problem) for pool in pools]
@@ -91,7 +91,7 @@ def _thick_pool(group: VolumeGroup, classes: Sequence[DeviceClass]) -> Pool:
     )
 
 
-def _thin_pool(group: VolumeGroup, classes: Sequence[DeviceClass]) -> Pool:
+def _thin_pool(group: VolumeGroup, classes: Sequence[DeviceClass], group_reserve_bytes: int) -> Pool:
     policies = [device_class.thin_pool for device_class in classes if device_class.thin_pool is not None]
     policy = policies[0]
     found = next((pool for pool in group.thin_pools if pool.name == policy.name), None)
@@ -113,7 +113,7 @@ def _thin_pool(group: VolumeGroup, classes: Sequence[DeviceClass]) -> Pool:
             metadata_guard_percent=min(each.metadata_guard_percent for each in policies),
         ),
         exists=found is not None,
-        problem=_thin_pool_problem(found, classes) if found else _absence(group, policy),
+        problem=_thin_pool_problem(found, classes) if found else _absence(group, policy, group_reserve_bytes),
     )
     return replace(pool, free_bytes=thin_free_bytes(pool))
 
@@ -129,7 +129,7 @@ def _thin_pool_problem(found: ThinPool, classes: Iterable[DeviceClass]) -> Probl
     return None
 
 
-def _absence(group: VolumeGroup, policy: ThinPoolPolicy) -> Problem | None:
+def _absence(group: VolumeGroup, policy: ThinPoolPolicy, group_reserve_bytes: int) -> Problem | None:
     """A pool that is not there: a problem unless it is made on demand and there is room to make it."""
     if not policy.create_size_bytes:
         return Problem(
@@ -138,11 +138,12 @@ def _absence(group: VolumeGroup, policy: ThinPoolPolicy) -> Problem | None:
         )
     # LVM keeps a spare metadata volume beside the pool's own, once in a volume group.
     wanted = data_bytes(policy, group.extent_bytes) + 2 * metadata_bytes(policy, group.extent_bytes)
-    free = sum(volume.free_bytes for volume in group.physical_volumes)
+    free = max(0, sum(volume.free_bytes for volume in group.physical_volumes) - group_reserve_bytes)
     if free < wanted:
         return Problem(
             reason="NoRoomForThinPool",
-            message=f"{group.name} has {human_bytes(free)} free, the pool {policy.name} needs {human_bytes(wanted)}",
+            message=f"{group.name} has {human_bytes(free)} free after reserve, "
+            f"the pool {policy.name} needs {human_bytes(wanted)}",
         )
     return None
 

@@ -30,10 +30,10 @@ from ullage.model import (
 )
 
 SECTIONS = {
-    "vg": "vg_name,vg_extent_size,vg_extent_count,vg_missing_pv_count,vg_exported",
+    "vg": "vg_name,vg_uuid,vg_extent_size,vg_extent_count,vg_missing_pv_count,vg_exported",
     "pv": "pv_name,pv_pe_count,pv_pe_alloc_count,pv_missing,pv_allocatable",
-    "lv": "lv_name,lv_size,lv_tags,lv_layout,lv_role,pool_lv,lv_active,lv_device_open,lv_kernel_major,lv_kernel_minor,"
-    "lv_health_status,lv_suspended,data_percent,metadata_percent,raidintegritymode",
+    "lv": "lv_name,lv_uuid,lv_size,lv_tags,lv_layout,lv_role,pool_lv,lv_active,lv_device_open,"
+    "lv_kernel_major,lv_kernel_minor,lv_health_status,lv_suspended,data_percent,metadata_percent,raidintegritymode",
     "seg": "lv_name,segtype,stripes,data_stripes,stripe_size,zero",
     "pvseg": "pv_name,lv_name,pvseg_size",
 }
@@ -50,6 +50,7 @@ COMPONENT = re.compile(
 
 class _VolumeGroupRow(msgspec.Struct):
     vg_name: str
+    vg_uuid: str
     vg_extent_size: int
     vg_extent_count: int
     vg_missing_pv_count: int
@@ -66,6 +67,7 @@ class _PhysicalVolumeRow(msgspec.Struct):
 
 class _LogicalVolumeRow(msgspec.Struct):
     lv_name: str
+    lv_uuid: str
     lv_size: int
     lv_tags: str
     lv_layout: str
@@ -215,7 +217,7 @@ def _volume_group(group: _GroupReport) -> VolumeGroup:
         if label.volume_id != row.lv_name:
             orphans.append(_unlabelled(store, row, f"it is tagged as {label.volume_id}"))
             continue
-        volume = _volume(store, row, label, _layout(row, segments[row.lv_name]), shares[row.lv_name])
+        volume = _volume(head, row, label, _layout(row, segments[row.lv_name]), shares[row.lv_name])
         if row.lv_name in with_parts and volume.state is VolumeState.CREATING:
             # LVM shows a volume's parts while it makes it. It died over that: this one cannot even be activated.
             volume = replace(volume, device_size_bytes=0)
@@ -259,8 +261,9 @@ def _shares(pieces: Iterable[_PieceRow], extent_bytes: int) -> defaultdict[str, 
 
 
 def _volume(
-    store: StoreName, row: _LogicalVolumeRow, label: tags.Label, layout: Layout, shares: dict[str, int]
+    head: _VolumeGroupRow, row: _LogicalVolumeRow, label: tags.Label, layout: Layout, shares: dict[str, int]
 ) -> Volume:
+    store = StoreName(head.vg_name)
     return Volume(
         id=label.volume_id,
         pool=PoolName(f"{store}/{row.pool_lv}" if row.pool_lv else store),
@@ -275,6 +278,7 @@ def _volume(
         device_path=f"/dev/{store}/{row.lv_name}",
         device_major=row.lv_kernel_major,
         device_minor=row.lv_kernel_minor,
+        dm_uuid=f"LVM-{(head.vg_uuid + row.lv_uuid).replace('-', '')}",
         is_active=row.lv_active == "active",
         is_open=row.lv_device_open == "open",
         layout=layout,

@@ -26,43 +26,43 @@ mount -t tmpfs -o mode=755 overlay /layer
 mkdir /layer/upper /layer/work
 nine=trans=virtio,version=9p2000.L,msize=512000
 mount -t 9p -o "ro,cache=loose,$nine" root /host
-mount -t overlay -o lowerdir=/host,upperdir=/layer/upper,workdir=/layer/work root /root
+mount -t overlay -o lowerdir=/host,upperdir=/layer/upper,workdir=/layer/work root /guest
 
 . "/host$job/job.sh"
 
 # What lies on the host below a directory that the guest mounts anew (a tree in /tmp, say) is held here meanwhile.
 mkdir /held
-mount --bind "/root$rig_tree" /held
-mkdir -p /root/usr/lib/modules /root/results
-mount --bind "/host$rig_modules" /root/usr/lib/modules
+mount --bind "/guest$rig_tree" /held
+mkdir -p /guest/usr/lib/modules /guest/results
+mount --bind "/host$rig_modules" /guest/usr/lib/modules
 
-mount --move /dev /root/dev
-mkdir -p /root/dev/pts /root/dev/shm
+mount --move /dev /guest/dev
+mkdir -p /guest/dev/pts /guest/dev/shm
 # Opening these loads their modules; systemd would have made the nodes.
-mknod -m 660 /root/dev/btrfs-control c 10 234
-mknod -m 666 /root/dev/fuse c 10 229
-mount -t devpts -o mode=620,gid=5,ptmxmode=666 devpts /root/dev/pts
-mount -t tmpfs -o mode=1777 shm /root/dev/shm
-mount -t tmpfs -o mode=755 run /root/run
-mount -t tmpfs -o mode=1777 tmp /root/tmp
+mknod -m 660 /guest/dev/btrfs-control c 10 234
+mknod -m 666 /guest/dev/fuse c 10 229
+mount -t devpts -o mode=620,gid=5,ptmxmode=666 devpts /guest/dev/pts
+mount -t tmpfs -o mode=1777 shm /guest/dev/shm
+mount -t tmpfs -o mode=755 run /guest/run
+mount -t tmpfs -o mode=1777 tmp /guest/tmp
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 case "$rig_tree/" in
 /tmp/* | /run/* | /dev/*)
-    mkdir -p "/root$rig_tree"
-    mount --move /held "/root$rig_tree"
+    mkdir -p "/guest$rig_tree"
+    mount --move /held "/guest$rig_tree"
     ;;
 esac
 if [ "$rig_results" = yes ]; then
     # No cache: a file is on the host as soon as it is written, even when the run is cut off.
-    mount -t 9p -o "cache=none,$nine" results /root/results
+    mount -t 9p -o "cache=none,$nine" results /guest/results
 fi
 
-mkdir -m 700 /root/run/rig /root/run/lock
-cp "/host$job/job.sh" "/host$job/guest.sh" /bin/busybox /root/run/rig/
+mkdir -m 700 /guest/run/rig /guest/run/lock
+cp "/host$job/job.sh" "/host$job/guest.sh" /bin/busybox /guest/run/rig/
 hostname ullage-vm
-printf '127.0.0.1 localhost ullage-vm\n::1 localhost\n' > /root/etc/hosts
+printf '127.0.0.1 localhost ullage-vm\n::1 localhost\n' > /guest/etc/hosts
 ip link set lo up
 
-mount --move /proc /root/proc
-mount --move /sys /root/sys
-exec switch_root /root /bin/sh /run/rig/guest.sh
+mount --move /proc /guest/proc
+mount --move /sys /guest/sys
+exec switch_root /guest /bin/sh /run/rig/guest.sh

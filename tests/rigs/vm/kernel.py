@@ -28,7 +28,7 @@ INIT_SCRIPT = Path(__file__).with_name("init.sh")
 # What must be there before the host's files are (9p, overlay), and what every run needs at once: loaded from memory
 # these cost milliseconds, through 9p and modprobe ten times as much. modules.dep adds what they depend on.
 EARLY_MODULES = ("virtio_pci", "virtio_console", "virtio_blk", "9pnet_virtio", "9p", "overlay", "dm_mod", "loop")
-EMPTY_DIRECTORIES = ("bin", "dev", "proc", "sys", "host", "layer", "root", "modules")
+EMPTY_DIRECTORIES = ("bin", "dev", "proc", "sys", "host", "layer", "guest", "modules")
 
 XZ_MAGIC = b"\xfd7zXZ\x00"
 ELF_MAGIC = b"\x7fELF"
