@@ -246,7 +246,10 @@ class LvmBackend:
         return (*(share.physical_volume for share in whole), f"{last.physical_volume}:0-{end}")
 
     def _groups(self, devices: Sequence[str], *arguments: str) -> dict[StoreName, VolumeGroup]:
-        return volume_groups(self._lvm.look("fullreport", *ARGUMENTS, *arguments, devices=devices)) if devices else {}
+        if not devices:
+            return {}
+        groups = volume_groups(self._lvm.look("fullreport", *ARGUMENTS, *arguments, devices=devices))
+        return {name: _as_nodes_show(group) for name, group in groups.items()}
 
     def _group(self, store: StoreName, devices: Sequence[str]) -> VolumeGroup | None:
         """One group, or None: it is not on these devices. A report on a missing group is empty *and* exits 5."""
@@ -332,6 +335,15 @@ def _as_kernel_shows(volume: Volume) -> Volume:
         dm_uuid=device.dm_uuid,
         is_active=True,
     )
+
+
+def _as_nodes_show(group: VolumeGroup) -> VolumeGroup:
+    """LVM calls active what has a device, also one that it died over before there was a table and a node to open."""
+    volumes = (
+        replace(volume, is_active=volume.is_active and os.path.exists(volume.device_path))  # noqa: PTH110 - a device
+        for volume in group.volumes
+    )
+    return replace(group, volumes=tuple(volumes))
 
 
 def _is_glob(name: str) -> bool:
