@@ -46,7 +46,10 @@ MOST_REFUSALS = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
-    """A step both ways, medians in seconds and of the ratio of two that belong together, and the LVM commands that the agent ran for one: in all, and by verb."""
+    """A step both ways: medians of the seconds, and of the ratio of two calls that belong together.
+
+    With the LVM commands that the agent ran for one call: in all, and by verb.
+    """
 
     device_class: str
     step: str
