@@ -37,7 +37,7 @@ SMALL_BYTES = 4 * MIB
 INFORMATION_ROUNDS = 5
 """For the classes that wipe: no aim is set for them."""
 STATIONS = (10, 100, 250, 500)
-SAMPLES = 7
+SAMPLES = 11
 """Pairs at each station."""
 READS = 20
 BURST = 20
@@ -46,7 +46,10 @@ MOST_REFUSALS = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
-    """A step both ways, medians in seconds, and the LVM commands that the agent ran for one: in all, and by verb."""
+    """A step both ways: medians of the seconds, and of the ratio of two calls that belong together.
+
+    With the LVM commands that the agent ran for one call: in all, and by verb.
+    """
 
     device_class: str
     step: str
@@ -103,7 +106,8 @@ class _Samples:
     refusals: int = 0
 
     def ratio(self) -> float:
-        return statistics.median(self.agent) / statistics.median(self.bare)
+        """The median of each pair's own: what slows the machine for a while slows both sides of a pair."""
+        return statistics.median(agent / bare for agent, bare in zip(self.agent, self.bare, strict=True))
 
     def processes(self) -> float:
         return statistics.mean(run.total() for run in self.runs)
@@ -273,10 +277,11 @@ def measure(disks: Sequence[str], *, rounds: int, volumes: int, http_port: int) 
             result = Result(idle=agent.memory())
             with agent_at(agent.address) as stub:
                 benchmark = Benchmark(agent, stub, Bare(folder))
-                for device_class in ("thick", "thin"):
-                    result.pairs += benchmark.pairs(device_class, rounds)
-                for device_class in ("thick-discard", "thick-zero"):
-                    result.pairs += benchmark.pairs(device_class, min(rounds, INFORMATION_ROUNDS))
+                if rounds:
+                    for device_class in ("thick", "thin"):
+                        result.pairs += benchmark.pairs(device_class, rounds)
+                    for device_class in ("thick-discard", "thick-zero"):
+                        result.pairs += benchmark.pairs(device_class, min(rounds, INFORMATION_ROUNDS))
                 result.burst_verbs = benchmark.burst()
                 result.stations = benchmark.stations(volumes)
                 result.reads = benchmark.reads()
@@ -324,7 +329,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m bench.agent", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("disks", nargs="*", default=["/dev/vda"], metavar="DISK", help="blank disks (/dev/vda)")
-    parser.add_argument("--rounds", type=int, default=20, help="pairs of each step (20)")
+    parser.add_argument("--rounds", type=int, default=20, help="pairs of each step; 0: only the growth (20)")
     parser.add_argument("--volumes", type=int, default=500, help="how far to fill (500)")
     parser.add_argument("--http-port", type=int, default=9252, help="of the agent's metrics, on the loopback (9252)")
     parser.add_argument("-o", "--output", choices=["table", "json"], default="table", help="how to print it (table)")

@@ -32,8 +32,8 @@ printf '%s{PIECE}' "$@" '{END}' >> "$notes"
 exec "$@"
 """
 """One printf, so one write: several may note at once."""
-QUIET_SECONDS = 1.2
-"""Nothing begun for this long: longer than the agent waits before it looks after a change."""
+QUIET_SECONDS = 2.2
+"""Nothing begun for this long: longer than the agent puts off a look."""
 START_SECONDS, REST_SECONDS = 120.0, 300.0
 """How long the agent may take to come up, and LVM to come to rest."""
 CONFIGURATION = f"""
