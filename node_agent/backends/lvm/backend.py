@@ -164,7 +164,7 @@ class LvmBackend:
                 owner=new.owner,
                 device_path=f"/dev/{new.pool.store}/{new.id}",
                 layout=Layout() if thin else new.device_class.layout,
-                taken=new.allocation.taken,
+                taken=tuple(sorted(new.allocation.taken, key=lambda share: share.physical_volume)),
             )
         )
         return self.settle(made) if is_raid and not new.needs_wipe else made
