@@ -17,7 +17,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Protocol
 
 from node_agent.backends.port import Backend, NewVolume
@@ -44,7 +44,9 @@ from ullage.model import (
     DeleteVolume,
     DeviceClass,
     DeviceClassName,
+    Done,
     ExpandVolume,
+    ModifyVolume,
     Pool,
     PoolName,
     StoreName,
@@ -75,14 +77,6 @@ class Wiper(Protocol):
         progress: Callable[[int], None],
     ) -> None:
         """Wipe [start, end) as the policy asks; raises VolumeInUseError, DeviceError."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Done:
-    """What a create, expand or delete came to. `is_new` is False when there was nothing left to do."""
-
-    volume: Volume | None
-    is_new: bool
 
 
 class Agent:
@@ -162,6 +156,13 @@ class Agent:
             request.volume_id, request, lambda: self._expand(request), patience_seconds=patience_seconds
         )
 
+    def modify(self, request: ModifyVolume, *, patience_seconds: float = LONGEST_WAIT_SECONDS) -> Done:
+        """Give a volume another wipe policy, or find that it has it; raises NotFoundError, and as `create`."""
+        check_volume_id(request.volume_id)
+        return self._operations.run(
+            request.volume_id, request, lambda: self._modify(request), patience_seconds=patience_seconds
+        )
+
     def delete(self, request: DeleteVolume, *, patience_seconds: float = LONGEST_WAIT_SECONDS) -> Done:
         """Make a volume be gone, or find that it is.
 
@@ -197,6 +198,10 @@ class Agent:
         """Every pool, from memory."""
         return tuple(pool for _, pool in sorted(self._stock.pools().items()))
 
+    def classes(self) -> tuple[DeviceClass, ...]:
+        """The device classes in force."""
+        return tuple(self._classes.values())
+
     def wait_for_change(self, version: int, timeout_seconds: float) -> int:
         """Block until there is something newer than `version` to see, or the time is up."""
         return self._stock.wait_for_change(version, timeout_seconds)
@@ -214,6 +219,7 @@ class Agent:
 
     def _carve(self, request: CreateVolume) -> tuple[Volume, bool]:
         device_class = self._class(request.device_class)
+        device_class = replace(device_class, wipe=request.wipe or device_class.wipe)
         while True:
             chosen = self._choose(request, device_class)
             backend = self._backend(chosen.store)
@@ -292,8 +298,7 @@ class Agent:
 
     def _expand(self, request: ExpandVolume) -> Done:
         volume = self.get(request.volume_id)
-        if volume.state in (VolumeState.CREATING, VolumeState.DELETING):
-            raise VolumeNotReadyError(f"volume {volume.id} is still {volume.state}", volume_id=volume.id)
+        _refuse_unfinished(volume)
         check_limit(volume.size_bytes, request.limit_bytes, volume)
         if volume.size_bytes >= request.size_bytes and volume.state is VolumeState.READY:
             return Done(volume=volume, is_new=False)
@@ -325,6 +330,19 @@ class Agent:
         check_limit(rounded_bytes(volume.layout, pool.extent_bytes, request.size_bytes), request.limit_bytes, volume)
         names = tuple(share.physical_volume for share in volume.taken)
         return allocate_growth(pool, volume.layout, names, volume.device_size_bytes, request.size_bytes)
+
+    def _modify(self, request: ModifyVolume) -> Done:
+        volume = self.get(request.volume_id)
+        _refuse_unfinished(volume)
+        if volume.wipe is request.wipe:
+            return Done(volume=volume, is_new=False)
+        backend = self._readable(volume)
+        with self._changing(volume.store, f"modify of {volume.id}"):
+            modified = backend.set_wipe(volume, request.wipe)
+            self._stock.apply(volume.store, volume, modified)
+        self._reporter.wish(volume.store)
+        log.info("volume modified", extra={"volume_id": volume.id, "wipe": modified.wipe})
+        return Done(volume=modified, is_new=True)
 
     def _delete(self, request: DeleteVolume) -> Done:
         volume = self._stock.find(request.volume_id)
@@ -446,3 +464,8 @@ class Agent:
         problems = self._problems(pool)
         if problems:
             raise UnavailableError(f"{what}, but not every store can be read: {'; '.join(problems)}")
+
+
+def _refuse_unfinished(volume: Volume) -> None:
+    if volume.state in (VolumeState.CREATING, VolumeState.DELETING):
+        raise VolumeNotReadyError(f"volume {volume.id} is still {volume.state}", volume_id=volume.id)

@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from node_agent.agent import Agent, Done
+from node_agent.agent import Agent
 from node_agent.messages import create_request, delete_request, expand_request, pool_message, volume_message
 from node_agent.status import short, status_of
 from ullage.errors import ConfigError, UllageError
-from ullage.model import VolumeId
+from ullage.model import Done, VolumeId
 from ullage.pb.agent.v1 import agent_pb2 as pb
 from ullage.pb.agent.v1 import agent_pb2_grpc
 

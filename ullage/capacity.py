@@ -106,6 +106,17 @@ def largest_volume_bytes(pool: Pool, layout: Layout) -> int:
     return _largest_on(layout, pool.extent_bytes, (rooms[layout.images - 1], pool.free_bytes // layout.images))
 
 
+def available_bytes(pool: Pool, layout: Layout) -> int:
+    """What volumes of this layout could take from the pool together, the largest one first, and so on."""
+    if pool.type is DeviceType.DISK:
+        return sum(disk.size_bytes for disk in pool.disks) if pool.problem is None else 0
+    available = 0
+    while allocation := allocate(pool, layout, largest_volume_bytes(pool, layout)):
+        available += allocation.size_bytes
+        pool = without(pool, allocation)
+    return available
+
+
 def allocate(pool: Pool, layout: Layout, size_bytes: int) -> Allocation | None:
     """Where a volume of at least `size_bytes` goes in this pool, or None: it does not fit."""
     largest = largest_volume_bytes(pool, layout)

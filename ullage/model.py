@@ -17,6 +17,8 @@ PoolName = NewType("PoolName", str)
 StoreName = NewType("StoreName", str)
 """What is locked and reported as one: a volume group, or a directory of files. A store has one or more pools."""
 DeviceClassName = NewType("DeviceClassName", str)
+NodeName = NewType("NodeName", str)
+"""A node as its cluster calls it; the one value of the topology key `ullage.io/node`."""
 
 
 class DeviceType(StrEnum):
@@ -265,6 +267,8 @@ class CreateVolume:
     limit_bytes: int = 0
     pool: PoolName | None = None
     owner: Owner = Owner()
+    wipe: Wipe | None = None
+    """Instead of the class's. One that is there already keeps what it has: its policy may have been changed since."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -277,8 +281,24 @@ class ExpandVolume:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ModifyVolume:
+    """Ask that a volume be wiped by another policy from now on. What is on it stays as it is."""
+
+    volume_id: VolumeId
+    wipe: Wipe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeleteVolume:
     """Ask that a volume be gone. `pool`, when given, must be where it is."""
 
     volume_id: VolumeId
     pool: PoolName | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """What a create, expand, modify or delete came to. `is_new` is False when there was nothing left to do."""
+
+    volume: Volume | None
+    is_new: bool

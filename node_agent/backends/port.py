@@ -80,6 +80,12 @@ class Backend(Protocol):
     def settle(self, volume: Volume) -> Volume:
         """Drop the CREATING or GROWING mark: every byte is fit to be seen."""
 
+    def set_wipe(self, volume: Volume, wipe: Wipe) -> Volume:
+        """Write another wipe policy on the volume, if it is ours at this very moment; its bytes stay as they are.
+
+        Raises NotFoundError when it is gone, NotOursError.
+        """
+
     def condemn(self, volume: Volume) -> Volume:
         """Mark DELETING, if it is ours at this very moment and nobody has it open.
 

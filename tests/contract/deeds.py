@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 
-from node_agent.agent import Agent, Done
+from node_agent.agent import Agent
 from node_agent.assembly import Assembly
 from tests.contract.faults import Disturbed, Fate, begun, idle
 from tests.contract.sites import OLD_BYTES, Site, wanted
-from ullage.model import DeleteVolume, ExpandVolume, VolumeId, VolumeState, Wipe
+from ullage.model import DeleteVolume, Done, ExpandVolume, VolumeId, VolumeState, Wipe
 
 A = VolumeId("pvc-a")
 

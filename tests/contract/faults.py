@@ -262,6 +262,9 @@ class Steps:
     def settle(self, volume: Volume) -> Volume:
         return self._around(f"settle {volume.id}", lambda: self._real.settle(volume))
 
+    def set_wipe(self, volume: Volume, wipe: Wipe) -> Volume:
+        return self._around(f"set wipe of {volume.id}", lambda: self._real.set_wipe(volume, wipe))
+
     def condemn(self, volume: Volume) -> Volume:
         return self._around(f"condemn {volume.id}", lambda: self._real.condemn(volume))
 

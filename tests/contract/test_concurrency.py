@@ -14,12 +14,11 @@ from contextlib import contextmanager
 import pytest
 from grpc import StatusCode
 
-from node_agent.agent import Done
 from node_agent.locks import MOST_JOINING, Operations
 from tests.contract.faults import LONG_SECONDS, Disturbed, Stall, T, begun, code_from, idle, until
 from tests.contract.sites import OTHER_CLASS, Site, wanted
 from ullage.errors import MIB, PendingOperationError, StillRunningError, StoreBusyError, TooManyOperationsError
-from ullage.model import DeleteVolume, ExpandVolume, VolumeId, Wipe
+from ullage.model import DeleteVolume, Done, ExpandVolume, VolumeId, Wipe
 
 A, B, C = VolumeId("pvc-a"), VolumeId("pvc-b"), VolumeId("pvc-c")
 

@@ -18,7 +18,7 @@ from ullage.errors import (
     UnsupportedError,
     VolumeInUseError,
 )
-from ullage.model import DeleteVolume, ExpandVolume, PoolName, VolumeId, VolumeState, Wipe
+from ullage.model import DeleteVolume, ExpandVolume, ModifyVolume, PoolName, VolumeId, VolumeState, Wipe
 
 A = VolumeId("pvc-a")
 
@@ -197,6 +197,24 @@ def test_the_largest_volume_that_a_pool_offers_is_there_and_one_byte_more_is_not
         made += 1
     layout = site.device_class().layout
     assert made == (len(DISKS) // layout.images if layout.is_spread else 1)
+
+
+def test_a_volume_takes_another_wipe_policy_and_keeps_its_bytes(site: Site) -> None:
+    agent = started(site, wipe=Wipe.NONE).agent
+    volume = agent.create(wanted("pvc-a", site.step_bytes, wipe=Wipe.ZERO)).volume
+    assert volume is not None
+    assert volume.wipe is Wipe.ZERO
+    _fill(volume.device_path, site.step_bytes)
+    with open(volume.device_path, "rb") as held:  # noqa: PTH123 - somebody has it open
+        assert agent.modify(ModifyVolume(volume_id=A, wipe=Wipe.SIGNATURES)).is_new
+        assert held.read(site.step_bytes) == PATTERN * (site.step_bytes // len(PATTERN))
+    assert not agent.modify(ModifyVolume(volume_id=A, wipe=Wipe.SIGNATURES)).is_new
+    if site.is_lvm:
+        assert [tag for tag in site.truth().tags["pvc-a"] if "wipe" in tag] == ["ullage.io/wipe=signatures"]
+    again = started(site, wipe=Wipe.NONE).agent
+    assert again.get(A).wipe is Wipe.SIGNATURES
+    with pytest.raises(NotFoundError):
+        again.modify(ModifyVolume(volume_id=VolumeId("never-was"), wipe=Wipe.NONE))
 
 
 def test_what_is_not_there_is_not_found_and_what_is_not_built_is_unsupported(site: Site) -> None:

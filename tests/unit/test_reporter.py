@@ -73,6 +73,9 @@ class Looked:
     def settle(self, volume: Volume) -> Volume:
         raise NotImplementedError
 
+    def set_wipe(self, volume: Volume, wipe: Wipe) -> Volume:
+        raise NotImplementedError
+
     def condemn(self, volume: Volume) -> Volume:
         raise NotImplementedError
 

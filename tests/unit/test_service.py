@@ -20,7 +20,7 @@ import pytest
 from grpc_health.v1 import health_pb2
 
 from node_agent import service
-from node_agent.agent import Agent, Done
+from node_agent.agent import Agent
 from node_agent.backends.port import StoreReport
 from node_agent.service import MARGIN_SECONDS, MOST_WATCHERS, PATIENCE_SECONDS, SERVICE, AgentServer, AgentService
 from node_agent.stock import Stock
@@ -37,6 +37,7 @@ from ullage.model import (
     DeleteVolume,
     DeviceClassName,
     DeviceType,
+    Done,
     ExpandVolume,
     Pool,
     PoolName,

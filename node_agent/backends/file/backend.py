@@ -87,6 +87,10 @@ class FileBackend:
         """See the port."""
         return self._store(volume.store).settle(volume.id)
 
+    def set_wipe(self, volume: Volume, wipe: Wipe) -> Volume:
+        """See the port."""
+        return self._store(volume.store).set_wipe(volume.id, wipe)
+
     def condemn(self, volume: Volume) -> Volume:
         """See the port."""
         return self._store(volume.store).condemn(volume.id)

@@ -41,7 +41,7 @@ from ullage.errors import (
     UnavailableError,
     human_bytes,
 )
-from ullage.model import DeviceClass, Problem, StoreName, Volume, VolumeId, VolumeState
+from ullage.model import DeviceClass, Problem, StoreName, Volume, VolumeId, VolumeState, Wipe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +129,14 @@ class Store:
                     refuse_unfinished(record, f"its device has {device_bytes} of {least_bytes} bytes", record.state)
                 moves.shorten(entry, device_bytes)
                 moves.record(replace(_ready(record), size_bytes=device_bytes))
+            return self._volume(moves, volume_id)
+
+    def set_wipe(self, volume_id: VolumeId, wipe: Wipe) -> Volume:
+        """See the port."""
+        with self._changing() as moves:
+            record = record_of(moves.entry(volume_id))
+            refuse_unfinished(record, "its policy cannot change", VolumeState.CREATING, VolumeState.DELETING)
+            moves.record(replace(record, wipe=wipe))
             return self._volume(moves, volume_id)
 
     def condemn(self, volume_id: VolumeId) -> Volume:

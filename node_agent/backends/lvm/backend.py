@@ -200,6 +200,12 @@ class LvmBackend:
         self._select_ours(volume, "lvchange", "--deltag", mark)
         return settled
 
+    def set_wipe(self, volume: Volume, wipe: Wipe) -> Volume:
+        """See Backend. One command, so one commit: there is no moment with two policies, or with none."""
+        marks = ("--deltag", tags.wipe_tag(volume.wipe), "--addtag", tags.wipe_tag(wipe))
+        self._select_ours(volume, "lvchange", *marks)
+        return replace(volume, wipe=wipe)
+
     def condemn(self, volume: Volume) -> Volume:
         """See Backend.
 

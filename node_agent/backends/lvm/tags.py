@@ -44,6 +44,11 @@ def volume_tag(volume_id: VolumeId) -> str:
     return f"{PREFIX}volume={volume_id}"
 
 
+def wipe_tag(wipe: Wipe) -> str:
+    """The policy a volume was made with, or was changed to."""
+    return f"{PREFIX}wipe={wipe}"
+
+
 def written(label: Label) -> tuple[str, ...]:
     """Tags for a label, its state among them unless it is READY."""
     owner = label.owner
