@@ -105,7 +105,7 @@ def _install(folder: Path) -> None:
     try:
         subprocess.run((*pip, *how, "--requirement", str(LOCK)), check=True, timeout=PIP_SECONDS)
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as failure:
+        wanted = ".".join(map(str, wanted_version((HERE / "go.mod").read_text(encoding="ascii"))))
         raise RigError(
-            f"there is no Go here that is new enough, and pip could not get one ({failure}): install Go "
-            f"{'.'.join(map(str, wanted_version((HERE / 'go.mod').read_text(encoding='ascii'))))} or later, then again."
+            f"no Go here is {wanted} or later, and pip could not get one, for the reason above: install one."
         ) from failure
