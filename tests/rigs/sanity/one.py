@@ -21,6 +21,8 @@ GRACE_SECONDS = 30.0
 CLASS_PARAMETER = "ullage.io/device-class"
 MUTABLE_PARAMETERS = "wipe: signatures\n"
 TAIL_LINES = 60
+CLIENT_LOG = "csi-sanity.log"
+DRIVER_LOG = "driver.log"
 
 
 def run(case: Case, program: Path, results: Path) -> int:
@@ -30,7 +32,7 @@ def run(case: Case, program: Path, results: Path) -> int:
     for sentence in told:
         print(sentence, flush=True)
     if told:
-        for name in ("csi-sanity.log", "driver.log"):
+        for name in (CLIENT_LOG, DRIVER_LOG):
             _print_tail(results / name)
     return 1 if told else 0
 
@@ -38,7 +40,8 @@ def run(case: Case, program: Path, results: Path) -> int:
 def _complaints(case: Case, program: Path, results: Path) -> list[str]:
     told: list[str] = []
     junit = results / "junit.xml"
-    junit.unlink(missing_ok=True)
+    for earlier in (junit, results / CLIENT_LOG, results / DRIVER_LOG):
+        earlier.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory(prefix="ullage-sanity-") as scratch:
         base = Path(scratch)
         try:
@@ -58,8 +61,8 @@ def _tested(case: Case, program: Path, base: Path, store: stores.Store, results:
     config = base / "config.yaml"
     config.write_text(store.config(), encoding="utf-8")
     try:
-        with driver.serving(config, base, results / "driver.log") as endpoint:
-            code = _csi_sanity((str(program), *_flags(case, endpoint, base, results)), results / "csi-sanity.log")
+        with driver.serving(config, base, results / DRIVER_LOG) as endpoint:
+            code = _csi_sanity((str(program), *_flags(case, endpoint, base, results)), results / CLIENT_LOG)
     except driver.DriverError as failure:
         return [str(failure)]
     if code is None:
