@@ -47,6 +47,10 @@ contract-host: install venv ## the contract on files and loop devices of this ma
 contract-lvm: install venv ## the contract on real LVM, in VMs; SHARDS="thick lvm" for some of it
 	$(BIN)/python -m tests.rigs.lvm_tier $(SHARDS)
 
+.PHONY: sanity
+sanity: install venv ## csi-sanity against the driver: files here, LVM in VMs (root); CASES="file-mount" for some of it
+	$(BIN)/python -m tests.rigs.sanity $(CASES)
+
 .PHONY: demo
 demo: install venv ## walk one volume through its life on this machine, and leave nothing behind (root)
 	$(BIN)/python -m tests.rigs.demo

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-from tests.rigs.vm.kernel import RigError
+from tests.rigs.host import RigError
 from tests.rigs.vm.machine import GuestError, Machine, run
 
 GIB = 1 << 30

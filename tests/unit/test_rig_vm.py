@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.rigs import install
+from tests.rigs.host import RigError
 from tests.rigs.vm import __main__ as cli
 from tests.rigs.vm import kernel, machine
 
@@ -53,7 +54,7 @@ def test_the_kernel_is_found_inside_its_boot_image() -> None:
 
 
 def test_an_image_packed_otherwise_says_what_to_do() -> None:
-    with pytest.raises(kernel.RigError, match="teach"):
+    with pytest.raises(RigError, match="teach"):
         kernel.uncompressed(b"boot code and a zstd stream")
 
 

@@ -20,8 +20,8 @@ import sys
 from pathlib import Path
 from types import FrameType
 
+from tests.rigs.host import RigError
 from tests.rigs.vm import machine
-from tests.rigs.vm.kernel import RigError
 
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 RIG_LACKS_SOMETHING = 126

@@ -9,7 +9,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from tests.rigs.vm.kernel import Kernel, cache_directory
+from tests.rigs.host import cache_directory
+from tests.rigs.vm.kernel import Kernel
 
 KVM = ("-accel", "kvm", "-cpu", "host")
 TCG = ("-accel", "tcg,thread=multi", "-cpu", "max")

@@ -6,7 +6,6 @@ built beside and renamed, under a lock, so two rigs may start at once.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import lzma
 import os
@@ -17,9 +16,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.rigs.host import RigError, cache_directory, locked
 
 META_PACKAGE = "linux-image-amd64"
 BUSYBOX = Path("/bin/busybox")
@@ -34,10 +34,6 @@ XZ_MAGIC = b"\xfd7zXZ\x00"
 ELF_MAGIC = b"\x7fELF"
 
 
-class RigError(Exception):
-    """The rig lacks something it needs on the host; the sentence says what to do."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kernel:
     """A bootable pair, and the directory whose one entry is the kernel's modules."""
@@ -48,27 +44,13 @@ class Kernel:
     modules: Path
 
 
-def cache_directory() -> Path:
-    """Where the rigs keep what is slow to make: $ULLAGE_CACHE, else ullage/ in the user's cache."""
-    if chosen := os.environ.get("ULLAGE_CACHE"):
-        return Path(chosen).absolute()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "ullage"
-
-
 def get() -> Kernel:
     """Return the kernel from the cache, downloading or building what is missing; raises RigError."""
     cache = cache_directory() / "vm"
     cache.mkdir(parents=True, exist_ok=True)
-    with _locked(cache / "lock"):
+    with locked(cache / "lock"):
         unpacked = _newest(cache) or _download(cache)
         return _with_initramfs(unpacked)
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _say(sentence: str) -> None:

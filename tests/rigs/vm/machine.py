@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+from tests.rigs.host import RigError
 from tests.rigs.vm import accelerator, kernel
 
 GUEST_SCRIPT = Path(__file__).with_name("guest.sh")
@@ -112,12 +113,12 @@ def run(  # noqa: PLR0913 - what a process is given, all by name
 
     timeout_seconds is the command's own time, from the moment it starts; booting has BOOT_SECONDS. What the command
     prints is copied at once to `stdout` and `stderr` (default: this process's own). An empty command is a shell on
-    this process's terminal, without a time limit. Raises GuestError and kernel.RigError.
+    this process's terminal, without a time limit. Raises GuestError and RigError.
     """
     interactive = not command
     sinks = {"stdout": stdout or sys.stdout.buffer, "stderr": stderr or sys.stderr.buffer}
     if shutil.which("qemu-system-x86_64") is None:
-        raise kernel.RigError("qemu-system-x86_64 is missing: run tests/rigs/install.py")
+        raise RigError("qemu-system-x86_64 is missing: run tests/rigs/install.py")
     booted = kernel.get()
     with tempfile.TemporaryDirectory(prefix="ullage-vm-") as scratch, contextlib.ExitStack() as cleanup:
         directory = Path(scratch)

@@ -1,0 +1,30 @@
+"""Build the Go programs that the tests need, and print where they are.
+
+python -m tests.rigs.gotools [PROGRAM...]
+"""
+
+from __future__ import annotations
+
+import sys
+
+from tests.rigs.gotools import programs
+from tests.rigs.host import RigError
+
+
+def main(names: list[str]) -> int:
+    """0 when all that are named (or all there are) are there."""
+    unknown = [name for name in names if name not in programs.PACKAGES]
+    if unknown:
+        sys.stderr.write(f"gotools: no {', '.join(unknown)}; there are: {', '.join(programs.PACKAGES)}\n")
+        return 2
+    try:
+        for name in names or programs.PACKAGES:
+            print(programs.get(name))
+    except RigError as failure:
+        sys.stderr.write(f"gotools: {failure}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
