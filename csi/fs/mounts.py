@@ -21,6 +21,8 @@ from ullage.run import Runner
 
 _DAMAGE = ("Structure needs cleaning", "can't read superblock", "Bad message", "Input/output error")
 """mount(8)'s words for EUCLEAN, EIO, EFSBADCRC: the file system was recognised, and is not whole."""
+_EITHER = "bad superblock"
+"""Its words for EINVAL, which also means a flag that the file system does not know."""
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +39,7 @@ def make_directory(place: Path) -> None:
 
 
 def mount(runner: Runner, kind: Kind, device_path: str, place: Path, options: str) -> None:
-    """Mount; raises FileSystemDamagedError with what to run, CommandFailedError."""
+    """Mount; raises FileSystemDamagedError with what to run, PreconditionError, CommandFailedError."""
     argv = ["mount", "-t", kind.name, *(["-o", options] if options else []), device_path, str(place)]
     try:
         runner.change(argv)
@@ -46,6 +48,13 @@ def mount(runner: Runner, kind: Kind, device_path: str, place: Path, options: st
             raise FileSystemDamagedError(
                 f"The {kind.name} on {device_path} cannot be mounted: {failure.stderr.strip()}; "
                 f"{kind.advice.format(device=device_path)}",
+                device=device_path,
+                fs_type=kind.name,
+            ) from failure
+        if _EITHER in failure.stderr:
+            raise PreconditionError(
+                f"The {kind.name} on {device_path} was refused by the kernel, whose log says why: it does not know one of "
+                f"the flags {options or '(none)'}, or it is damaged; then {kind.advice.format(device=device_path)}",
                 device=device_path,
                 fs_type=kind.name,
             ) from failure
