@@ -53,7 +53,7 @@ def mount(runner: Runner, kind: Kind, device_path: str, place: Path, options: st
             ) from failure
         if _EITHER in failure.stderr:
             raise PreconditionError(
-                f"The {kind.name} on {device_path} was refused by the kernel, whose log says why: it does not know one of "
+                f"The kernel refused the {kind.name} on {device_path}, and its log says why: it does not know one of "
                 f"the flags {options or '(none)'}, or it is damaged; then {kind.advice.format(device=device_path)}",
                 device=device_path,
                 fs_type=kind.name,

@@ -7,8 +7,8 @@ node's root disk, and writes there without a word.
 
 The rule: the mount that contains the path is shared; or our namespace is the machine's own, where a private `/` is
 normal on machines without systemd. It is the machine's own if it has the number that Linux 6.18 gives it for good
-(include/uapi/linux/nsfs.h, MNT_NS_INIT_INO), or if it is that of process 1, seen from the machine's own pid namespace
-(whose number has been fixed since 3.8): inside of a container process 1 is often ourselves.
+(include/uapi/linux/nsfs.h, MNT_NS_INIT_INO), or if it is that of process 1 or 2, seen from the machine's own pid
+namespace (whose number has been fixed since 3.8): inside of a container process 1 is often ourselves.
 
 Its limits: `shared` does not say with whom (a container with a shared mount of its own would pass), and a whole Linux
 in a container (LXC) with private mounts is refused, which a kubelet would not run on either.
@@ -23,6 +23,8 @@ from csi.fs import mount_table
 from ullage.errors import NotPropagatedError, PreconditionError
 
 _NAMESPACE = Path("/proc/self/ns")
+_FIRST_PROCESSES = ("1", "2")
+"""init, and the parent of the kernel's threads: the one may be closed to us (hidepid, a sandbox), the other is not."""
 _INITIAL_MOUNTS, _INITIAL_PIDS = "mnt:[4026531832]", "pid:[4026531836]"
 
 
@@ -59,7 +61,13 @@ def _is_machines_own() -> bool:
     ours = str((_NAMESPACE / "mnt").readlink())
     if ours == _INITIAL_MOUNTS:
         return True
-    try:
-        return str((_NAMESPACE / "pid").readlink()) == _INITIAL_PIDS and ours == str(Path("/proc/1/ns/mnt").readlink())
-    except PermissionError:
+    if str((_NAMESPACE / "pid").readlink()) != _INITIAL_PIDS:
         return False
+    return any(_namespace_of(process) == ours for process in _FIRST_PROCESSES)
+
+
+def _namespace_of(process: str) -> str:
+    try:
+        return str(Path(f"/proc/{process}/ns/mnt").readlink())
+    except OSError:
+        return ""

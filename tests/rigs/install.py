@@ -26,6 +26,7 @@ PACKAGES = {
     "e2fsprogs": "mkfs.ext4, e2fsck, resize2fs",
     "xfsprogs": "mkfs.xfs, xfs_growfs, xfs_io",
     "btrfs-progs": "mkfs.btrfs, btrfs",
+    "strace": "a mkfs that is killed at each of its writes",
     "fio": "the benchmarks",
 }
 APT_GET = ("apt-get", "--option", "DPkg::Lock::Timeout=300")
