@@ -12,7 +12,7 @@ import pytest
 
 from csi.fs.probe import BLUESTORE, BLUESTORE_OFFSETS, BTRFS_COPY_OFFSETS
 from node_agent.wipe import PLACES
-from tests.host.fs_rig import GIB, KIB, KINDS, MIB, SIZE, Disk, Node, ran
+from tests.host.fs_rig import GIB, KIB, KINDS, MIB, SIZE, Disk, Node, ran, require_eio_behind_the_end
 from tests.host.test_wipe import SIGNATURES, Loop
 from ullage.errors import DeviceError, ForeignContentError, NotFormattedError
 
@@ -106,6 +106,7 @@ def unreadable(node: Node, good_bytes: int) -> Disk:
     disk = node.disk(SIZE["xfs"])
     os.truncate(disk.file, good_bytes)
     Path("/proc/sys/vm/drop_caches").write_text("3")
+    require_eio_behind_the_end(disk)
     return disk
 
 
