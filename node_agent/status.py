@@ -33,6 +33,7 @@ CODES: tuple[tuple[type[errors.UllageError], grpc.StatusCode], ...] = (
     (errors.StillRunningError, grpc.StatusCode.DEADLINE_EXCEEDED),
     (errors.UnavailableError, grpc.StatusCode.UNAVAILABLE),
     (errors.UnsupportedError, grpc.StatusCode.UNIMPLEMENTED),
+    (errors.PreconditionError, grpc.StatusCode.FAILED_PRECONDITION),
     (errors.ConfigError, grpc.StatusCode.FAILED_PRECONDITION),
     # A command or a device that failed may have done part of its work: the caller is to ask again, not to give up.
     (errors.CommandError, grpc.StatusCode.UNAVAILABLE),

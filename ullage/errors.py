@@ -18,6 +18,12 @@
     │   ├── StoreBusyError          a change on the same volume group has been running too long
     │   └── TooManyOperationsError  the bound on concurrent operations is reached
     ├── UnsupportedError            this backend cannot do that
+    ├── PreconditionError           something on this node has to be put right first; nothing was changed
+    │   ├── ForeignContentError     what is there was not put there by us: not formatted, not deleted
+    │   ├── NotFormattedError       blank, and to be read only
+    │   ├── FileSystemDamagedError  a person has to repair the file system, or decide to give it up
+    │   ├── NotStagedError          the staging path has no mount of this volume
+    │   └── NotPropagatedError      mounts made here would not be seen outside of this container
     ├── DeviceError                 a device answered a read, write or ioctl with an error
     └── CommandError                an external program
         ├── CommandMissingError     not on this machine; names the package
@@ -157,6 +163,42 @@ class UnsupportedError(UllageError):
     """Not something that this backend can do."""
 
     reason = "Unsupported"
+
+
+class PreconditionError(UllageError):
+    """Something on this node is not as the request needs it; a person or another call has to change that first."""
+
+    reason = "Precondition"
+
+
+class ForeignContentError(PreconditionError):
+    """A device or a directory has content that we did not put there: refused, untouched."""
+
+    reason = "ForeignContent"
+
+
+class NotFormattedError(PreconditionError):
+    """There is no file system, and a volume that is to be read only gets none."""
+
+    reason = "NotFormatted"
+
+
+class FileSystemDamagedError(PreconditionError):
+    """A file system that cannot be mounted as it is; the sentence says what to run by hand."""
+
+    reason = "FileSystemDamaged"
+
+
+class NotStagedError(PreconditionError):
+    """The staging path is not a mount of this volume."""
+
+    reason = "NotStaged"
+
+
+class NotPropagatedError(PreconditionError):
+    """A mount made at this path would stay in our own mount namespace, and Pods would write beneath it."""
+
+    reason = "NotPropagated"
 
 
 class DeviceError(UllageError):

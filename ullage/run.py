@@ -183,8 +183,19 @@ def find(program: str) -> str:
 
 
 PACKAGES = {
-    "lvm": "lvm2",
+    "blkid": "util-linux",
+    "btrfs": "btrfs-progs",
+    "e2fsck": "e2fsprogs",
     "losetup": "mount",
+    "lvm": "lvm2",
+    "mkfs.btrfs": "btrfs-progs",
+    "mkfs.ext4": "e2fsprogs",
+    "mkfs.xfs": "xfsprogs",
+    "mount": "mount",
     "nsenter": "util-linux",
+    "resize2fs": "e2fsprogs",
     "thin_check": "thin-provisioning-tools",
+    "umount": "mount",
+    "wipefs": "util-linux",
+    "xfs_growfs": "xfsprogs",
 }

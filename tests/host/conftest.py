@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.host.file_rig import Rig, cleaned, ran
+from tests.host.fs_rig import Node
 
 
 @pytest.fixture
@@ -36,3 +37,15 @@ def small(root: Path) -> Path:
     place.mkdir()
     ran("mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(place))
     return place
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Node]:
+    """Disks and paths to mount at; at the end nothing is mounted or attached."""
+    if os.geteuid() != 0:
+        pytest.skip("loop devices need root")
+    node = Node(tmp_path)
+    try:
+        yield node
+    finally:
+        node.clean()

@@ -20,12 +20,13 @@ PACKAGES = {
     "lvm2": "what this project drives",
     "dmsetup": "what LVM drives",
     "thin-provisioning-tools": "thin_check, which LVM runs on a thin pool's metadata",
-    "util-linux": "lsblk, blkdiscard, setpriv",
-    "mount": "losetup and mount, which a slim Debian lacks",
+    "util-linux": "lsblk, blkdiscard, setpriv, blkid, wipefs",
+    "mount": "losetup, mount and umount, which a slim Debian lacks",
     "fdisk": "sfdisk",
-    "e2fsprogs": "mkfs.ext4",
-    "xfsprogs": "mkfs.xfs",
-    "btrfs-progs": "mkfs.btrfs",
+    "e2fsprogs": "mkfs.ext4, e2fsck, resize2fs",
+    "xfsprogs": "mkfs.xfs, xfs_growfs, xfs_io",
+    "btrfs-progs": "mkfs.btrfs, btrfs",
+    "strace": "a mkfs that is killed at each of its writes",
     "fio": "the benchmarks",
 }
 APT_GET = ("apt-get", "--option", "DPkg::Lock::Timeout=300")
