@@ -56,6 +56,14 @@ def differences(mount: Mount, flags: Sequence[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
+def is_context_lost(mount: Mount, flags: Sequence[str]) -> bool:
+    """Whether an SELinux context was asked for, and the mount has none.
+
+    mount(8) drops it without a word where it sees no SELinux, as in a container without the host's /sys/fs/selinux.
+    """
+    return bool(_context(_single(flags))) and not _context(mount.super_options)
+
+
 def kept_by_bind(mount: Mount) -> tuple[str, ...]:
     """What to name again when a bind mount of this one is to be read-only.
 

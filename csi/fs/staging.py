@@ -24,6 +24,7 @@ from ullage.errors import (
     ForeignContentError,
     InvalidRequestError,
     NotFormattedError,
+    PreconditionError,
     VolumeInUseError,
     human_bytes,
 )
@@ -64,6 +65,7 @@ def stage(runner: Runner, request: StageRequest, place: Path) -> None:
         mounts.make_directory(place)
         mounts.mount(runner, kind, device.path, place, _options(kind, request))
         stack = mount_table.read().at(place)
+        _require_context(runner, stack, request, place)
     mounted = _same(stack, kind, device, request, place)
     if not request.is_without_writing and growth.is_needed(device, kind.name):
         growth.grow(runner, device, mounted)
@@ -76,6 +78,17 @@ def unstage(runner: Runner, place: Path) -> None:
 
 def _options(kind: Kind, request: StageRequest) -> str:
     return mount_flags.joined(kind.own_mount_options, ("ro",) if request.is_read_only else (), request.mount_flags)
+
+
+def _require_context(runner: Runner, stack: tuple[Mount, ...], request: StageRequest, place: Path) -> None:
+    """Without its context a volume is mounted for a Pod that may not read it; raises PreconditionError."""
+    if stack and mount_flags.is_context_lost(stack[-1], request.mount_flags):
+        mounts.unmount_all(runner, place)
+        raise PreconditionError(
+            f"mount dropped the SELinux context of {request.device_path}, as it does where it sees no SELinux: give "
+            "the driver's container the host's /sys/fs/selinux and /etc/selinux",
+            device=request.device_path,
+        )
 
 
 def _same(stack: tuple[Mount, ...], kind: Kind, device: Device, request: StageRequest, place: Path) -> Mount:

@@ -142,6 +142,9 @@ def test_a_loop_device_of_another_hand_is_not_taken_and_not_detached(node: Node,
     try:
         target = node.publish_block(disk, is_read_only=True)
         assert number_of(target) != number_of(theirs)
+        disk.grow(16 * MIB)
+        node.fs.expand(target, disk.path)
+        assert ran("blockdev", "--getsize64", theirs).strip() == str(8 * MIB)
         node.fs.unpublish(target)
         assert ran("losetup", "--noheadings", "--output", "BACK-FILE", theirs).strip() == disk.path
     finally:

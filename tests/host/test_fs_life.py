@@ -140,6 +140,15 @@ def test_flags_arrive_and_other_flags_are_a_conflict(node: Node) -> None:
     node.publish(disk, "a", *flags)
 
 
+def test_an_selinux_context_that_mount_drops_is_told_and_nothing_stays_mounted(node: Node) -> None:
+    if Path("/sys/fs/selinux/enforce").exists():
+        pytest.skip("SELinux is there, and mount keeps contexts")
+    disk = node.disk(SIZE["ext4"])
+    with pytest.raises(PreconditionError, match="/sys/fs/selinux"):
+        node.stage(disk, "ext4", "noatime", 'context="system_u:object_r:container_file_t:s0:c1,c2"')
+    assert node.mounts() == ()
+
+
 def test_a_place_that_has_another_volume_is_a_conflict_and_left_alone(node: Node) -> None:
     one, other = node.disk(SIZE["ext4"]), node.disk(SIZE["ext4"])
     node.stage(one)
@@ -180,12 +189,11 @@ def test_a_file_system_that_we_do_not_make_is_an_invalid_request(node: Node) -> 
 def test_for_one_target_only_means_one(node: Node, kind: str) -> None:
     disk = node.disk(SIZE[kind])
     node.stage(disk, kind)
-    node.publish(disk, is_shared=False)
-    node.publish(disk, is_shared=False)
-    (node.target() / "sub").mkdir()
+    (node.staging / "sub").mkdir()
     sub = node.root / "sub path"
     sub.mkdir()
-    ran("mount", "--bind", str(node.target() / "sub"), str(sub))  # as the kubelet does for a subPath
+    ran("mount", "--bind", str(node.staging / "sub"), str(sub))  # as the kubelet does for a subPath
+    node.publish(disk, is_shared=False)
     node.publish(disk, is_shared=False)
     with pytest.raises(VolumeInUseError, match="one target only"):
         node.publish(disk, "b", is_shared=False)
