@@ -8,37 +8,26 @@ from __future__ import annotations
 
 import functools
 import logging
-import os
-import socket
-import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from node_agent.agent import Agent
 from node_agent.messages import create_request, delete_request, expand_request, pool_message, volume_message
-from node_agent.status import short, status_of
-from ullage.errors import ConfigError, UllageError
+from node_agent.status import status_of
+from ullage.errors import UllageError
 from ullage.model import Done, VolumeId
 from ullage.pb.agent.v1 import agent_pb2 as pb
 from ullage.pb.agent.v1 import agent_pb2_grpc
+from ullage.rpc import RpcServer, patience, short
 
 if TYPE_CHECKING:
     Context = grpc.ServicerContext
 
 SERVICE = "ullage.agent.v1.Agent"
-PATIENCE_SECONDS = 300.0
-"""For callers without a deadline of their own."""
-MARGIN_SECONDS = 0.2
-MARGIN_SHARE = 0.02
-"""Answered this much before the caller's deadline, so that the sentence still reaches it: gRPC sends time limits with
-three digits, rounded up, so what the server sees can be 1 % too long."""
 WORKERS = 96
 """Threads that serve calls: the bound on operations, and room for reads and watchers beside them."""
 MOST_WATCHERS = 8
@@ -56,11 +45,9 @@ def rpc(method: Callable[[Any, Request, float], Response]) -> Callable[[Any, Req
     @functools.wraps(method)
     def served(self: Any, request: Request, context: Context) -> Response:  # noqa: ANN401 - any servicer
         started = time.monotonic()
-        left = context.time_remaining()
-        patience = PATIENCE_SECONDS if left is None else min(PATIENCE_SECONDS, _patience(left))
         facts = {"rpc": method.__name__, "volume_id": getattr(request, "volume_id", "")}
         try:
-            response = method(self, request, patience)
+            response = method(self, request, patience(context))
         except UllageError as error:
             log.warning(
                 "rpc refused", extra={**facts, "reason": error.reason, "why": str(error), "seconds": _since(started)}
@@ -141,95 +128,21 @@ class AgentService(agent_pb2_grpc.AgentServicer):
         self._is_stopping = True
 
 
-class AgentServer:
-    """The agent on its socket, with the health service beside it."""
-
-    def __init__(self, agent: Agent, address: str) -> None:
-        """`address` is unix:///path; the socket is made at `bind`, with mode 0600."""
-        self._path = socket_path(address)
-        self._service = AgentService(agent)
-        self._health = health.HealthServicer()
-        self._server = grpc.server(ThreadPoolExecutor(max_workers=WORKERS, thread_name_prefix="agent-rpc"))
-        agent_pb2_grpc.add_AgentServicer_to_server(self._service, self._server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-
-    def bind(self) -> None:
-        """Make the socket; raises ConfigError when it cannot be made or another agent answers on it.
-
-        Comes before the first look at the storage: two agents on one node would finish each other's work.
-        """
-        try:
-            _make_way(self._path)
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as failure:
-            raise ConfigError(f"the socket {self._path} cannot be made: {failure}") from failure
-        mask = os.umask(0o177)  # from the socket's first moment nobody else may connect
-        try:
-            if self._server.add_insecure_port(f"unix://{self._path}") == 0:
-                raise ConfigError(f"the socket {self._path} cannot be made")
-        except RuntimeError as failure:
-            raise ConfigError(f"the socket {self._path} cannot be made: {failure}") from failure
-        finally:
-            os.umask(mask)
-
-    def start(self) -> None:
-        """Serve what is asked from now on, and what was asked since `bind`."""
-        self._server.start()
-        self.set_serving(is_serving=True)
-
-    def set_serving(self, *, is_serving: bool) -> None:
-        """What the health service says."""
-        status = health_pb2.HealthCheckResponse.SERVING if is_serving else health_pb2.HealthCheckResponse.NOT_SERVING
-        self._health.set("", status)
-        self._health.set(SERVICE, status)
-
-    def stop(self, grace_seconds: float) -> None:
-        """Refuse new calls, let those under way end within the grace, remove the socket."""
-        self.set_serving(is_serving=False)
-        self._service.stop()
-        self._server.stop(grace_seconds).wait()
-        self._path.unlink(missing_ok=True)
+def agent_server(agent: Agent, address: str) -> RpcServer:
+    """The agent on its socket, neither bound nor started."""
+    service = AgentService(agent)
+    server = RpcServer(address, workers=WORKERS, services=(SERVICE,), at_stop=service.stop)
+    agent_pb2_grpc.add_AgentServicer_to_server(service, server.grpc)
+    return server
 
 
 def _made(done: Done) -> pb.Volume | None:
     return volume_message(done.volume) if done.volume is not None else None
 
 
-def socket_path(address: str) -> Path:
-    """The path in unix:///path or unix:path; raises ConfigError."""
-    path = address.removeprefix("unix:").removeprefix("//")
-    if not address.startswith("unix:") or not path.startswith("/"):
-        raise ConfigError(f"{address!r} is no socket address; write unix:///run/ullage/agent.sock")
-    return Path(path)
-
-
-def _make_way(path: Path) -> None:
-    """Remove a socket that a dead process left; raises ConfigError when something else is there, or alive."""
-    try:
-        mode = path.lstat().st_mode
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(mode):
-        raise ConfigError(f"{path} is there and is no socket; it is not touched")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)  # noqa: FBT003 - no keywords there
-        try:
-            probe.connect(str(path))
-        except ConnectionRefusedError:
-            path.unlink(missing_ok=True)
-            return
-        except BlockingIOError:
-            pass  # alive, and busy: its queue of callers is full
-    raise ConfigError(f"another process is serving on {path}; end it first, or choose another --socket")
-
-
 def _abort(context: Context, error: UllageError) -> NoReturn:
     context.abort_with_status(status_of(error))
     raise AssertionError("abort_with_status does not return")
-
-
-def _patience(left_seconds: float) -> float:
-    return max(0.0, left_seconds * (1 - MARGIN_SHARE) - MARGIN_SECONDS)
 
 
 def _since(started: float) -> float:

@@ -14,11 +14,10 @@ from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
 from ullage import errors
+from ullage.rpc import short
 
 DOMAIN = "ullage.io"
-MOST_SENTENCE_BYTES, MOST_FACT_BYTES = 1024, 256
-"""A status travels in HTTP/2 headers, the sentence twice. A client that gets more than 8 KiB of them reports
-RESOURCE_EXHAUSTED instead, which to a provisioner means "no space here, go elsewhere"."""
+MOST_FACT_BYTES = 256
 
 CODES: tuple[tuple[type[errors.UllageError], grpc.StatusCode], ...] = (
     (errors.InvalidRequestError, grpc.StatusCode.INVALID_ARGUMENT),
@@ -34,6 +33,7 @@ CODES: tuple[tuple[type[errors.UllageError], grpc.StatusCode], ...] = (
     (errors.UnavailableError, grpc.StatusCode.UNAVAILABLE),
     (errors.UnsupportedError, grpc.StatusCode.UNIMPLEMENTED),
     (errors.PreconditionError, grpc.StatusCode.FAILED_PRECONDITION),
+    (errors.NotOfferedError, grpc.StatusCode.UNIMPLEMENTED),
     (errors.ConfigError, grpc.StatusCode.FAILED_PRECONDITION),
     # A command or a device that failed may have done part of its work: the caller is to ask again, not to give up.
     (errors.CommandError, grpc.StatusCode.UNAVAILABLE),
@@ -49,17 +49,9 @@ def code_of(error: errors.UllageError) -> grpc.StatusCode:
 
 def status_of(error: errors.UllageError) -> grpc.Status:
     """What an RPC that raised `error` ends with."""
-    sentence = short(str(error), MOST_SENTENCE_BYTES)
+    sentence = short(str(error))
     facts = {name: short(str(fact), MOST_FACT_BYTES) for name, fact in error.facts.items()}
     detail = AnyMessage()
     detail.Pack(ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=facts))
     number: int = code_of(error).value[0]
     return rpc_status.to_status(Status(code=Code.ValueType(number), message=sentence, details=[detail]))
-
-
-def short(text: str, most_bytes: int = MOST_SENTENCE_BYTES) -> str:
-    """`text` if it is short enough to be sent, else its beginning; what is no UTF-8 is replaced."""
-    encoded = text.encode("utf-8", "replace")
-    if len(encoded) <= most_bytes:
-        return encoded.decode()
-    return encoded[: most_bytes - 3].decode("utf-8", "ignore") + "…"

@@ -2,7 +2,8 @@
 
     UllageError                     carries `reason` (for machines) and a sentence with the numbers (for people)
     ├── InvalidRequestError         the request itself can never succeed as it is
-    │   └── UnknownDeviceClassError the class is not configured here
+    │   ├── UnknownDeviceClassError the class is not configured here
+    │   └── InvalidTokenError       a place in a list that this list never named
     ├── ConfigError                 the configuration names something impossible; says where in the file
     ├── NotFoundError               every pool could be read, and the volume is on none of them
     ├── ConflictError               the id exists with another class, size or pool
@@ -18,6 +19,7 @@
     │   ├── StoreBusyError          a change on the same volume group has been running too long
     │   └── TooManyOperationsError  the bound on concurrent operations is reached
     ├── UnsupportedError            this backend cannot do that
+    ├── NotOfferedError             a call that this configuration switches off
     ├── PreconditionError           something on this node has to be put right first; nothing was changed
     │   ├── ForeignContentError     what is there was not put there by us: not formatted, not deleted
     │   ├── NotFormattedError       blank, and to be read only
@@ -73,6 +75,12 @@ class UnknownDeviceClassError(InvalidRequestError):
     """No such device class on this node."""
 
     reason = "UnknownDeviceClass"
+
+
+class InvalidTokenError(InvalidRequestError):
+    """Not a place in the list that we have told anybody; the caller begins again at the front."""
+
+    reason = "InvalidToken"
 
 
 class ConfigError(UllageError):
@@ -199,6 +207,12 @@ class NotPropagatedError(PreconditionError):
     """A mount made at this path would stay in our own mount namespace, and Pods would write beneath it."""
 
     reason = "NotPropagated"
+
+
+class NotOfferedError(UllageError):
+    """A call that is switched off."""
+
+    reason = "NotOffered"
 
 
 class DeviceError(UllageError):

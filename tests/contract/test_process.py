@@ -64,7 +64,7 @@ class Process:
 def serving(site: Site, folder: Path) -> Iterator[Process]:
     process = Process(site, folder)
     try:
-        process.wait_for("agent serving")
+        process.wait_for("serving")
         yield process
     finally:
         process.popen.kill()
@@ -81,7 +81,7 @@ def test_sigterm_lets_an_operation_end_answers_it_and_removes_the_socket(site: S
             answer = pool.submit(process.create, "pvc-a", site.step_bytes)
             until(process.is_stuck_in_the_kernel)
             process.popen.send_signal(signal.SIGTERM)
-            process.wait_for("agent stopping")
+            process.wait_for("stopping")
             assert process.popen.poll() is None
         finally:
             run("fsfreeze", "--unfreeze", directory)

@@ -13,7 +13,7 @@ from google.rpc.error_details_pb2 import ErrorInfo
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
-from node_agent.service import AgentServer
+from node_agent.service import agent_server
 from tests.contract.sites import CLASS, Site, started
 from ullage.pb.agent.v1 import agent_pb2 as pb
 from ullage.pb.agent.v1 import agent_pb2_grpc
@@ -26,7 +26,7 @@ SECONDS = 120
 def served(site: Site, folder: Path) -> Iterator[grpc.Channel]:
     address = f"unix://{folder}/agent.sock"
     assembly = started(site)
-    server = AgentServer(assembly.agent, address)
+    server = agent_server(assembly.agent, address)
     server.bind()
     server.start()
     try:

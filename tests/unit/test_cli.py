@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -108,7 +109,7 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = said(capsys, "--help")
     assert code == 0
     for name in SUBCOMMANDS:
-        assert f"\n    {name} " in out
+        assert re.search(rf"^    {name}\s", out, re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", SUBCOMMANDS)

@@ -22,7 +22,7 @@ from grpc_health.v1 import health_pb2
 from node_agent import service
 from node_agent.agent import Agent
 from node_agent.backends.port import StoreReport
-from node_agent.service import MARGIN_SECONDS, MOST_WATCHERS, PATIENCE_SECONDS, SERVICE, AgentServer, AgentService
+from node_agent.service import MOST_WATCHERS, SERVICE, AgentService, agent_server
 from node_agent.stock import Stock
 from ullage.errors import (
     MIB,
@@ -49,6 +49,7 @@ from ullage.model import (
 )
 from ullage.pb.agent.v1 import agent_pb2 as pb
 from ullage.pb.agent.v1 import agent_pb2_grpc
+from ullage.rpc import MARGIN_SECONDS, PATIENCE_SECONDS, RpcServer
 
 LONG_SECONDS = 60.0
 """Reaching it would be a hang."""
@@ -153,7 +154,7 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def server(agent: PlayedAgent, path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AgentServer]:
+def server(agent: PlayedAgent, path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RpcServer]:
     """Bound, not yet started."""
     monkeypatch.setattr(service, "WATCH_SECONDS", 0.05)
     server = server_of(agent, path)
@@ -163,7 +164,7 @@ def server(agent: PlayedAgent, path: Path, monkeypatch: pytest.MonkeyPatch) -> I
 
 
 @pytest.fixture
-def channel(server: AgentServer, path: Path) -> Iterator[grpc.Channel]:
+def channel(server: RpcServer, path: Path) -> Iterator[grpc.Channel]:
     server.start()
     with grpc.insecure_channel(f"unix://{path}") as channel:
         yield channel
@@ -174,8 +175,8 @@ def stub(channel: grpc.Channel) -> agent_pb2_grpc.AgentStub:
     return agent_pb2_grpc.AgentStub(channel)
 
 
-def server_of(agent: PlayedAgent, path: Path) -> AgentServer:
-    return AgentServer(cast("Agent", agent), f"unix://{path}")
+def server_of(agent: PlayedAgent, path: Path) -> RpcServer:
+    return agent_server(cast("Agent", agent), f"unix://{path}")
 
 
 def failure(call: Callable[[], object]) -> tuple[grpc.StatusCode, str]:
@@ -244,7 +245,7 @@ def test_a_socket_that_a_dead_process_left_is_replaced(agent: PlayedAgent, path:
     server.stop(0)
 
 
-def test_two_agents_do_not_share_a_socket_even_before_the_first_serves(server: AgentServer, path: Path) -> None:
+def test_two_agents_do_not_share_a_socket_even_before_the_first_serves(server: RpcServer, path: Path) -> None:
     assert server is not None
     inode = path.stat().st_ino
     with pytest.raises(ConfigError, match="another process is serving on"):
@@ -293,7 +294,7 @@ def test_a_place_where_no_socket_can_be_is_a_configuration_error(agent: PlayedAg
 @pytest.mark.parametrize("address", ["", "/run/a.sock", "unix:", "unix:run/a.sock", "tcp://127.0.0.1:1", "localhost:1"])
 def test_an_address_that_is_no_socket_is_refused(agent: PlayedAgent, address: str) -> None:
     with pytest.raises(ConfigError, match=r"is no socket address; write unix:///run/ullage/agent\.sock"):
-        AgentServer(cast("Agent", agent), address)
+        agent_server(cast("Agent", agent), address)
 
 
 def test_stopping_removes_the_socket_whether_it_served_or_not(agent: PlayedAgent, path: Path) -> None:
@@ -306,14 +307,14 @@ def test_stopping_removes_the_socket_whether_it_served_or_not(agent: PlayedAgent
         assert not path.exists()
 
 
-def test_health_says_whether_it_serves(server: AgentServer, channel: grpc.Channel) -> None:
+def test_health_says_whether_it_serves(server: RpcServer, channel: grpc.Channel) -> None:
     assert [health(channel), health(channel, SERVICE)] == ["SERVING", "SERVING"]
     server.set_serving(is_serving=False)
     assert [health(channel), health(channel, SERVICE)] == ["NOT_SERVING", "NOT_SERVING"]
     assert failure(lambda: health(channel, "other"))[0] is Code.NOT_FOUND
 
 
-def test_what_is_asked_between_bind_and_start_is_answered_after_start(server: AgentServer, path: Path) -> None:
+def test_what_is_asked_between_bind_and_start_is_answered_after_start(server: RpcServer, path: Path) -> None:
     with grpc.insecure_channel(f"unix://{path}") as channel:
         early = agent_pb2_grpc.AgentStub(channel).ListPools.future(pb.ListPoolsRequest(), timeout=LONG_SECONDS)
         server.start()
@@ -474,7 +475,7 @@ def test_watchers_are_bounded_and_make_room_when_they_go(agent: PlayedAgent, stu
 
 
 def test_a_stop_ends_the_watchers_within_the_grace(
-    server: AgentServer, agent: PlayedAgent, stub: agent_pb2_grpc.AgentStub
+    server: RpcServer, agent: PlayedAgent, stub: agent_pb2_grpc.AgentStub
 ) -> None:
     agent.stock.put(report(8 * MIB))
     watch = stub.WatchPools(pb.WatchPoolsRequest(), timeout=LONG_SECONDS)

@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ullage.agent_client
-from node_agent.status import CODES, DOMAIN, code_of, short, status_of
+from node_agent.status import CODES, DOMAIN, code_of, status_of
 from ullage import errors
 from ullage.errors import CommandFailedError, InsufficientCapacityError, UllageError
+from ullage.rpc import short
 
 Code = grpc.StatusCode
 

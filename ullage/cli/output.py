@@ -13,6 +13,7 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
 DEFAULT_SOCKET = "unix:///run/ullage/agent.sock"
+DEFAULT_CSI_SOCKET = "unix:///run/ullage/csi.sock"
 FORMATS = ("table", "wide", "json", "yaml")
 
 

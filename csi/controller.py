@@ -1,0 +1,162 @@
+"""CSI Controller: volumes are ordered, grown, changed, given back, listed and counted.
+
+It orders from a `Provisioner` and keeps nothing itself. Snapshots, clones and ControllerPublish are not offered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from google.protobuf.wrappers_pb2 import Int64Value
+
+from csi import health, orders, parameters
+from csi.calls import Calls, rpc
+from ullage.capacity import available_bytes, largest_volume_bytes
+from ullage.errors import InvalidRequestError
+from ullage.model import CreateVolume, DeviceClass, ExpandVolume, ModifyVolume, Pool
+from ullage.names import check_volume_id
+from ullage.pb.csi.v1 import csi_pb2 as pb
+from ullage.pb.csi.v1 import csi_pb2_grpc
+from ullage.ports import Provisioned, Provisioner
+
+Kind = pb.ControllerServiceCapability.RPC
+OFFERED = (
+    Kind.CREATE_DELETE_VOLUME,
+    Kind.LIST_VOLUMES,
+    Kind.GET_CAPACITY,
+    Kind.EXPAND_VOLUME,
+    Kind.GET_VOLUME,
+    Kind.SINGLE_NODE_MULTI_WRITER,
+    Kind.MODIFY_VOLUME,
+)
+HEALTH = (Kind.GET_VOLUME_HEALTH, Kind.LIST_VOLUME_HEALTH)
+
+
+class Controller(csi_pb2_grpc.ControllerServicer):
+    """csi.v1.Controller over a Provisioner. `has_health` offers CSI 1.13's alpha calls."""
+
+    def __init__(self, calls: Calls, provisioner: Provisioner, *, has_health: bool = False) -> None:
+        """`calls` is shared with the node service of the same process: a volume has one change at a time."""
+        self.calls = calls
+        self._volumes = provisioner
+        self._has_health = has_health
+
+    @rpc(orders.create, is_change=True)
+    def CreateVolume(self, order: orders.Create, patience: float) -> pb.CreateVolumeResponse:  # noqa: D102, N802 - documented in the proto
+        request = CreateVolume(
+            volume_id=order.volume_id,
+            device_class=self._volumes.device_class(order.device_class).name,
+            size_bytes=order.size_bytes,
+            limit_bytes=order.limit_bytes,
+            owner=order.owner,
+            wipe=order.wipe,
+        )
+        made = self._volumes.create(request, order.nodes, patience_seconds=patience)
+        return pb.CreateVolumeResponse(volume=_volume(made))
+
+    @rpc(orders.delete, is_change=True)
+    def DeleteVolume(self, order: orders.About, patience: float) -> pb.DeleteVolumeResponse:  # noqa: D102, N802
+        try:
+            check_volume_id(order.volume_id)
+        except InvalidRequestError:
+            return pb.DeleteVolumeResponse()  # no volume can have this id: it is as gone as one can be
+        self._volumes.delete(order.volume_id, patience_seconds=patience)
+        return pb.DeleteVolumeResponse()
+
+    @rpc(orders.expand, is_change=True)
+    def ControllerExpandVolume(self, order: orders.Expand, patience: float) -> pb.ControllerExpandVolumeResponse:  # noqa: D102, N802
+        request = ExpandVolume(volume_id=order.volume_id, size_bytes=order.size_bytes, limit_bytes=order.limit_bytes)
+        grown = self._volumes.expand(request, patience_seconds=patience)
+        return pb.ControllerExpandVolumeResponse(
+            capacity_bytes=grown.size_bytes, node_expansion_required=not order.is_block
+        )
+
+    @rpc(orders.modify, is_change=True)
+    def ControllerModifyVolume(self, order: orders.Modify, patience: float) -> pb.ControllerModifyVolumeResponse:  # noqa: D102, N802
+        volume = self._volumes.get(order.volume_id)
+        request = ModifyVolume(volume_id=order.volume_id, wipe=order.wipe or volume.wipe)
+        self._volumes.modify(request, patience_seconds=patience)
+        return pb.ControllerModifyVolumeResponse()
+
+    @rpc(orders.validate)
+    def ValidateVolumeCapabilities(  # noqa: D102, N802
+        self, order: orders.Validate, _patience: float
+    ) -> pb.ValidateVolumeCapabilitiesResponse:
+        volume = self._volumes.get(order.volume_id)
+        refusal = order.refusal
+        if order.device_class not in (None, volume.device_class):
+            refusal = f"the device class of {volume.id} is {volume.device_class}, not {order.device_class}"
+        if refusal:
+            return pb.ValidateVolumeCapabilitiesResponse(message=refusal)
+        return pb.ValidateVolumeCapabilitiesResponse(confirmed=order.asked)
+
+    @rpc(orders.page)
+    def ListVolumes(self, order: orders.Page, _patience: float) -> pb.ListVolumesResponse:  # noqa: D102, N802
+        page, token = _page(self._volumes.volumes(), order)
+        entries = [pb.ListVolumesResponse.Entry(volume=_volume(each)) for each in page]
+        return pb.ListVolumesResponse(entries=entries, next_token=token)
+
+    @rpc(orders.get)
+    def ControllerGetVolume(self, order: orders.About, _patience: float) -> pb.ControllerGetVolumeResponse:  # noqa: D102, N802
+        return pb.ControllerGetVolumeResponse(
+            volume=_volume(self._volumes.get(order.volume_id)),
+            status=pb.ControllerGetVolumeResponse.VolumeStatus(),
+        )
+
+    @rpc(orders.room)
+    def GetCapacity(self, order: orders.Room, _patience: float) -> pb.GetCapacityResponse:  # noqa: D102, N802
+        try:
+            device_class = self._volumes.device_class(order.device_class)
+        except InvalidRequestError:
+            return _room(())  # of a class that is not here there is nothing; an error would only be asked again
+        pools = self._volumes.pools(order.node) if order.is_possible else ()
+        return _room([(pool, device_class) for pool in pools if device_class.name in pool.classes])
+
+    @rpc(orders.get)
+    def ControllerGetVolumeHealth(self, order: orders.About, _patience: float) -> pb.ControllerGetVolumeHealthResponse:  # noqa: D102, N802
+        self._require_health()
+        volume = self._volumes.get(order.volume_id)
+        return pb.ControllerGetVolumeHealthResponse(volume_health=health.of_volume(volume.id, volume.problem))
+
+    @rpc(orders.page)
+    def ControllerListVolumeHealth(self, order: orders.Page, _patience: float) -> pb.ControllerListVolumeHealthResponse:  # noqa: D102, N802
+        self._require_health()
+        ill = [volume for volume in self._volumes.volumes() if volume.problem is not None]
+        page, token = _page(ill, order)
+        return pb.ControllerListVolumeHealthResponse(
+            entries=[health.of_volume(each.id, each.problem) for each in page], next_token=token
+        )
+
+    @rpc(orders.nothing)
+    def ControllerGetCapabilities(self, _order: orders.About, _patience: float) -> pb.ControllerGetCapabilitiesResponse:  # noqa: D102, N802
+        offered = (*OFFERED, *(HEALTH if self._has_health else ()))
+        return pb.ControllerGetCapabilitiesResponse(
+            capabilities=[pb.ControllerServiceCapability(rpc=Kind(type=each)) for each in offered]
+        )
+
+    def _require_health(self) -> None:
+        health.require(is_offered=self._has_health)
+
+
+def _volume(volume: Provisioned) -> pb.Volume:
+    return pb.Volume(
+        volume_id=volume.id,
+        capacity_bytes=volume.size_bytes,
+        accessible_topology=[parameters.topology(volume.node)],
+    )
+
+
+def _page(volumes: Sequence[Provisioned], order: orders.Page) -> tuple[Sequence[Provisioned], str]:
+    """Those after the token, and the next token. What comes and goes between two pages moves nothing else."""
+    left = [volume for volume in sorted(volumes, key=lambda each: each.id) if volume.id > order.after]
+    page = left[: order.most]
+    return page, orders.token(page[-1].id) if len(left) > len(page) else ""
+
+
+def _room(pools: Sequence[tuple[Pool, DeviceClass]]) -> pb.GetCapacityResponse:
+    """The sum is what a spreading scheduler compares nodes by; the maximum is what a volume must fit."""
+    largest = max((largest_volume_bytes(pool, each.layout) for pool, each in pools), default=0)
+    return pb.GetCapacityResponse(
+        available_capacity=sum(available_bytes(pool, each.layout) for pool, each in pools),
+        maximum_volume_size=Int64Value(value=largest),
+    )

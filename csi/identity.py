@@ -1,0 +1,46 @@
+"""CSI Identity: who this is, and whether it is ready. Every process of the driver says the same.
+
+csi-sanity, and sidecars in a split deployment, read the controller's abilities from the node's Identity too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from google.protobuf.wrappers_pb2 import BoolValue
+
+from csi import orders, parameters
+from csi.calls import Calls, rpc
+from ullage.pb.csi.v1 import csi_pb2 as pb
+from ullage.pb.csi.v1 import csi_pb2_grpc
+
+Service = pb.PluginCapability.Service
+Expansion = pb.PluginCapability.VolumeExpansion
+
+
+class Identity(csi_pb2_grpc.IdentityServicer):
+    """csi.v1.Identity."""
+
+    def __init__(self, calls: Calls, version: str, is_ready: Callable[[], bool]) -> None:
+        """`is_ready` answers from memory, at once."""
+        self.calls = calls
+        self._version = version
+        self._is_ready = is_ready
+
+    @rpc(orders.nothing)
+    def GetPluginInfo(self, _order: orders.About, _patience: float) -> pb.GetPluginInfoResponse:  # noqa: D102, N802 - documented in the proto
+        return pb.GetPluginInfoResponse(name=parameters.DRIVER, vendor_version=self._version)
+
+    @rpc(orders.nothing)
+    def GetPluginCapabilities(self, _order: orders.About, _patience: float) -> pb.GetPluginCapabilitiesResponse:  # noqa: D102, N802
+        services = (Service.CONTROLLER_SERVICE, Service.VOLUME_ACCESSIBILITY_CONSTRAINTS)
+        return pb.GetPluginCapabilitiesResponse(
+            capabilities=[
+                *(pb.PluginCapability(service=Service(type=each)) for each in services),
+                pb.PluginCapability(volume_expansion=Expansion(type=Expansion.ONLINE)),
+            ]
+        )
+
+    @rpc(orders.nothing)
+    def Probe(self, _order: orders.About, _patience: float) -> pb.ProbeResponse:  # noqa: D102, N802
+        return pb.ProbeResponse(ready=BoolValue(value=self._is_ready()))
