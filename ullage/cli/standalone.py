@@ -32,6 +32,11 @@ def describe(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--node-name", default=socket.gethostname(), metavar="NAME", help="this node (the host's name)")
     parser.add_argument(
+        "--private-mounts",
+        action="store_true",
+        help="whoever uses the volumes shares our mount namespace: mount also where nobody outside would see it",
+    )
+    parser.add_argument(
         "--alpha", action="append", default=[], choices=ALPHA, help="offer an alpha part of CSI 1.13 (none)"
     )
 
@@ -57,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
     calls = Calls(CallMetrics(daemon.registry).observe)
     describe_busy(daemon.registry, calls.under_way)
     has_health = "volume-health" in options.alpha
-    file_systems = FileSystems(daemon.runner, is_standalone=True)
+    file_systems = FileSystems(daemon.runner, is_standalone=options.private_mounts)
     services = Services(
         identity=Identity(calls, version("ullage"), lambda: daemon.is_ready),
         controller=Controller(calls, LocalProvisioner(agent, node), has_health=has_health),
