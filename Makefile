@@ -30,7 +30,7 @@ lint: install venv ## ruff, mypy --strict, and the import contracts of the rooms
 	$(BIN)/lint-imports
 
 .PHONY: test
-test: install unit contract ## everything that this machine can show: what CI runs
+test: install unit contract sanity ## everything that this machine can show: what CI runs
 
 .PHONY: unit
 unit: venv ## pure code, no root (30 s)
