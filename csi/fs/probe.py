@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from csi.fs.device import Device, read_at
 from csi.fs.superblocks import READ_BYTES, Superblock, superblocks
-from ullage.errors import GIB, KIB, MIB, CommandFailedError, human_bytes
+from ullage.errors import GIB, MIB, CommandFailedError, human_bytes
+from ullage.places import PLACES
 from ullage.run import Runner
 
 LOOK_SECONDS = 60.0
@@ -21,9 +22,6 @@ BLUESTORE_OFFSETS = (0, 1 * GIB, 10 * GIB, 100 * GIB, 1000 * GIB)
 """Ceph, src/os/bluestore/BlueStore.cc, bdev_label_positions. blkid knows the first, Ceph reads them all."""
 BTRFS_COPY_OFFSETS = (64 * MIB, 256 * GIB)
 """The second and third superblock, of which Linux restores the first (btrfs-progs, kernel-shared/disk-io.h)."""
-_PLACES = ((0, 5 * MIB), *((offset, 64 * KIB) for offset in (*BTRFS_COPY_OFFSETS, *BLUESTORE_OFFSETS[1:])))
-"""Offset and size, as node_agent/wipe.py has them with their reasons; the last 2 MiB come on top."""
-_TAIL_BYTES = 2 * MIB
 _NOTHING, _AMBIVALENT = 2, 8  # blkid(8), exit codes; 2 is also "cannot be read"
 
 
@@ -89,9 +87,9 @@ def _listed(runner: Runner, device: Device) -> str:
 
 def _overlooked(device: Device, beginning: bytes) -> str:
     """What blkid does not see; empty when there is really nothing."""
-    tail = max(0, device.size_bytes - _TAIL_BYTES)
-    for offset, size in (*_PLACES, (tail, _TAIL_BYTES)):
-        there = read_at(device, offset, size) if offset < device.size_bytes else b""
+    for place in PLACES:
+        offset = place.offset_bytes if place.offset_bytes >= 0 else max(0, device.size_bytes + place.offset_bytes)
+        there = read_at(device, offset, place.size_bytes) if offset < device.size_bytes else b""
         if offset in BLUESTORE_OFFSETS and there.startswith(BLUESTORE):
             return f"BlueStore label of a Ceph OSD at {human_bytes(offset)}"
         if offset in BTRFS_COPY_OFFSETS and there[0x40:0x48] == b"_BHRfS_M":

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from csi.fs.probe import BLUESTORE, BLUESTORE_OFFSETS, BTRFS_COPY_OFFSETS
-from node_agent.wipe import PLACES
 from tests.host.fs_rig import GIB, KIB, KINDS, MIB, SIZE, Disk, Node, ran, require_eio_behind_the_end
 from tests.host.test_wipe import SIGNATURES, Loop
 from ullage.errors import DeviceError, ForeignContentError, NotFormattedError
+from ullage.places import PLACES
 
 FAT = bytearray(512)
 FAT[0:3], FAT[3:11], FAT[510:512] = b"\xeb\x3c\x90", b"MSDOS5.0", b"\x55\xaa"
