@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import queue
 import shlex
 import signal
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
     from ullage.rpc import RpcServer
     from ullage.serve import HttpServer
 
-CALL_GRACE_SECONDS, OPERATION_GRACE_SECONDS = 5.0, 20.0
-"""For calls to be answered, then for operations to end: together less than the 30 s before Kubernetes sends SIGKILL."""
+CALL_GRACE_SECONDS, OPERATION_GRACE_SECONDS = 5.0, 15.0
+"""For calls to be answered (by each server), then for operations to end: less than Kubernetes' 30 s in all."""
 
 log = logging.getLogger(__name__)
 
@@ -66,8 +67,8 @@ class Daemon:
         self.is_ready = False
         _measure(self.registry, self.assembly)
 
-    def serve(self, servers: Sequence[RpcServer]) -> int:
-        """Serve until SIGTERM or SIGINT; 1 when an operation outlives the grace.
+    def serve(self, servers: Sequence[RpcServer], under_way: Callable[[], int] = lambda: 0) -> int:
+        """Serve until SIGTERM or SIGINT; 1 when an operation, or one of the calls `under_way`, outlives the grace.
 
         The sockets are bound before the first look at the storage: two agents on one node would finish each other's
         work.
@@ -102,7 +103,14 @@ class Daemon:
                 _reload(self._options.config, assembly.agent.configure)
             self.is_ready = False
             log.info("stopping", extra={"in_flight": assembly.operations.in_flight()})
-        return 0 if assembly.stop(OPERATION_GRACE_SECONDS) else 1
+        is_idle = assembly.stop(OPERATION_GRACE_SECONDS)
+        if calls := under_way():
+            # Python would wait for their threads. The programs they run go on by themselves, and the next process finds
+            # what they came to.
+            log.error("calls outlive the process", extra={"calls": calls})
+            logging.shutdown()
+            os._exit(1)
+        return 0 if is_idle else 1
 
     def _http(self) -> HttpServer:
         from ullage.serve import HttpServer, Routes, standard_routes  # noqa: PLC0415

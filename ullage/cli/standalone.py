@@ -68,4 +68,5 @@ def run(options: argparse.Namespace) -> int:
         controller=Controller(calls, LocalProvisioner(agent, node), has_health=has_health),
         node=Node(calls, LocalNode(agent), file_systems, node, has_health=has_health),
     )
-    return daemon.serve([agent_server(agent, options.socket), csi_server(services, options.csi_endpoint)])
+    servers = [agent_server(agent, options.socket), csi_server(services, options.csi_endpoint)]
+    return daemon.serve(servers, calls.under_way)
