@@ -39,7 +39,9 @@ class Node(csi_pb2_grpc.NodeServicer):
     def NodeStageVolume(self, order: orders.Stage, _patience: float) -> pb.NodeStageVolumeResponse:  # noqa: D102, N802 - documented in the proto
         volume = self._settled(order.volume_id)
         wanted = order.capability
-        if not wanted.is_block:
+        if wanted.is_block:
+            self._file_systems.stage_block(order.staging_path)
+        else:
             request = StageRequest(
                 device_path=volume.device_path,
                 fs_type=wanted.fs_type,

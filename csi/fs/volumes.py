@@ -44,6 +44,10 @@ class FileSystems:
         self._require_seen(place)
         staging.stage(self._runner, request, place)
 
+    def stage_block(self, staging_path: Path) -> None:
+        """A block volume needs nothing; raises ConflictError where a file system is staged."""
+        staging.stage_block(_resolved(staging_path))
+
     def unstage(self, staging_path: Path) -> None:
         """Unmount it, however often it is mounted there; nothing there is fine. Raises VolumeInUseError."""
         staging.unstage(self._runner, _resolved(staging_path))
