@@ -126,6 +126,15 @@ class At:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Grow:
+    """A volume whose file system is to fill its device, which is to have `size_bytes` at least."""
+
+    volume_id: VolumeId
+    path: Path
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
     """A volume, and where it is mounted, if it is."""
 
@@ -290,16 +299,17 @@ def unpublish(request: pb.NodeUnpublishVolumeRequest) -> At:
     return At(volume_id=VolumeId(name), path=_path(request.target_path, "target_path"))
 
 
-def at(request: pb.NodeGetVolumeStatsRequest | pb.NodeExpandVolumeRequest) -> At:
+def at(request: pb.NodeGetVolumeStatsRequest) -> At:
     """Raises InvalidRequestError, NotFoundError: at a path that cannot be a mount's, there is no volume."""
+    return _at(request.volume_id, request.volume_path)
+
+
+def grow(request: pb.NodeExpandVolumeRequest) -> Grow:
+    """Raises InvalidRequestError, OutOfRangeError, NotFoundError. Without a capacity any size will do."""
     _named(request.volume_id, "volume_id")
-    if not request.volume_path:
-        raise InvalidRequestError("volume_path is missing")
-    wanted = _known(request.volume_id)
-    try:
-        return At(volume_id=wanted, path=_path(request.volume_path, "volume_path"))
-    except InvalidRequestError as impossible:
-        raise NotFoundError(f"{impossible}; {wanted} is not there", volume_id=wanted) from impossible
+    size_bytes, _ = _range(request.capacity_range)
+    there = _at(request.volume_id, request.volume_path)
+    return Grow(volume_id=there.volume_id, path=there.path, size_bytes=size_bytes)
 
 
 def health(request: pb.NodeGetVolumeHealthRequest) -> Health:
@@ -329,6 +339,17 @@ def _known(text: str) -> VolumeId:
         if not text or len(text.encode()) > MOST_STRING_BYTES:
             raise
         raise NotFoundError(f"No volume has the id {quoted(text)}") from impossible
+
+
+def _at(volume_id: str, volume_path: str) -> At:
+    _named(volume_id, "volume_id")
+    if not volume_path:
+        raise InvalidRequestError("volume_path is missing")
+    wanted = _known(volume_id)
+    try:
+        return At(volume_id=wanted, path=_path(volume_path, "volume_path"))
+    except InvalidRequestError as impossible:
+        raise NotFoundError(f"{impossible}; {wanted} is not there", volume_id=wanted) from impossible
 
 
 def _path(text: str, field: str) -> Path:

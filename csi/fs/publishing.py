@@ -125,6 +125,14 @@ def nodes_of(table: MountTable, device: Device) -> list[Mount]:
     return [mount for mount in table.nodes() if mount.node_number() in numbers]
 
 
+def shows(mounted: Mount, number: int) -> bool:
+    """Whether this is a mount of the device, of its node, or of a read-only loop device over it."""
+    if not mounted.is_node:
+        return mounted.device_number() == number
+    node = mounted.node_number()
+    return node == number or any(loop.number == node and loop.below == number for loop in readonly_loops.all_of_ours())
+
+
 def _is_stale(there: Mount) -> bool:
     """A node whose device is gone, as after a deactivation: nobody can use it any more."""
     number = there.node_number()
