@@ -21,7 +21,8 @@ MODES = (
     Mode.SINGLE_NODE_SINGLE_WRITER,
     Mode.SINGLE_NODE_MULTI_WRITER,
 )
-MOST_FLAG_CHARACTERS = 4096
+MOST_FLAG_BYTES = 4096
+"""Of all flags of a mount together (CSI spec, "Size Limits")."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,8 +54,11 @@ def capability(message: pb.VolumeCapability) -> Capability:
     if message.mount.volume_mount_group:
         raise UnsupportedError("volume_mount_group is for file systems without owners of their own; use fsGroup")
     for flag in message.mount.mount_flags:
-        if not flag or len(flag) > MOST_FLAG_CHARACTERS or not flag.isprintable():
+        if not flag or not flag.isprintable():
             raise InvalidRequestError(f"{quoted(flag)} is no mount flag")
+    size_bytes = sum(len(flag.encode()) for flag in message.mount.mount_flags)
+    if size_bytes > MOST_FLAG_BYTES:
+        raise InvalidRequestError(f"The mount flags have {size_bytes} bytes, {MOST_FLAG_BYTES} are the most")
     return Capability(
         is_block=False,
         fs_type=kinds.named(message.mount.fs_type).name,

@@ -52,6 +52,9 @@ class Controller(csi_pb2_grpc.ControllerServicer):
             wipe=order.wipe,
         )
         made = self._volumes.create(request, order.nodes, patience_seconds=patience)
+        if order.wipe not in (None, made.wipe):  # an earlier try made it, before the claim got another attributes class
+            change = ModifyVolume(volume_id=made.id, wipe=order.wipe)
+            made = self._volumes.modify(change, patience_seconds=patience)
         return pb.CreateVolumeResponse(volume=_volume(made))
 
     @rpc(orders.delete, is_change=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from csi import health, orders, parameters
 from csi.calls import Calls, rpc
 from csi.fs.volumes import BlockStats, FileSystems, StageRequest
-from ullage.errors import NotStagedError, UnavailableError, VolumeNotReadyError
+from ullage.errors import NotStagedError, OutOfRangeError, UnavailableError, VolumeNotReadyError
 from ullage.model import NodeName, Problem, Volume, VolumeId, VolumeState
 from ullage.pb.csi.v1 import csi_pb2 as pb
 from ullage.pb.csi.v1 import csi_pb2_grpc
@@ -39,7 +39,9 @@ class Node(csi_pb2_grpc.NodeServicer):
     def NodeStageVolume(self, order: orders.Stage, _patience: float) -> pb.NodeStageVolumeResponse:  # noqa: D102, N802 - documented in the proto
         volume = self._settled(order.volume_id)
         wanted = order.capability
-        if not wanted.is_block:
+        if wanted.is_block:
+            self._file_systems.stage_block(order.staging_path)
+        else:
             request = StageRequest(
                 device_path=volume.device_path,
                 fs_type=wanted.fs_type,
@@ -87,7 +89,8 @@ class Node(csi_pb2_grpc.NodeServicer):
 
     @rpc(orders.at)
     def NodeGetVolumeStats(self, order: orders.At, _patience: float) -> pb.NodeGetVolumeStatsResponse:  # noqa: D102, N802
-        self._volumes.get(order.volume_id)
+        volume = self._volumes.get(order.volume_id)
+        self._file_systems.require_at(order.path, volume.device_path)
         stats = self._file_systems.stats(order.path)
         if isinstance(stats, BlockStats):
             return pb.NodeGetVolumeStatsResponse(usage=[Usage(unit=Usage.BYTES, total=stats.total_bytes)])
@@ -108,9 +111,14 @@ class Node(csi_pb2_grpc.NodeServicer):
             ]
         )
 
-    @rpc(orders.at, is_change=True)
-    def NodeExpandVolume(self, order: orders.At, _patience: float) -> pb.NodeExpandVolumeResponse:  # noqa: D102, N802
+    @rpc(orders.grow, is_change=True)
+    def NodeExpandVolume(self, order: orders.Grow, _patience: float) -> pb.NodeExpandVolumeResponse:  # noqa: D102, N802
         volume = self._settled(order.volume_id)
+        if volume.size_bytes < order.size_bytes:
+            raise OutOfRangeError(
+                f"{volume.id} has {volume.size_bytes} bytes and not {order.size_bytes}: ControllerExpandVolume first",
+                volume_id=volume.id,
+            )
         return pb.NodeExpandVolumeResponse(capacity_bytes=self._file_systems.expand(order.path, volume.device_path))
 
     @rpc(orders.nothing)

@@ -21,6 +21,8 @@ from ullage.quoting import quoted
 
 DEFAULT_SIZE_BYTES = GIB
 """For a caller who does not say how large (none of the sidecars does that)."""
+MOST_SIZE_BYTES = 1 << 60
+"""An exbibyte: more than any node has."""
 MOST_STRING_BYTES = 128
 """Of a name or id (CSI spec, "Size Limits")."""
 MOST_PATH_BYTES = 4096
@@ -89,7 +91,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Room:
-    """How much more could be had of a class, on a node (None: on all of them). `is_possible`: in such a mode at all."""
+    """How much more could be had of a class, on a node (None: on all of them). `is_possible`: such a thing at all."""
 
     device_class: DeviceClassName | None
     node: NodeName | None
@@ -126,6 +128,15 @@ class At:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Grow:
+    """A volume whose file system is to fill its device, which is to have `size_bytes` at least."""
+
+    volume_id: VolumeId
+    path: Path
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
     """A volume, and where it is mounted, if it is."""
 
@@ -147,6 +158,10 @@ def create(request: pb.CreateVolumeRequest) -> Create:
     parameters.check_parameters(request.parameters)
     if request.HasField("volume_content_source"):
         raise UnsupportedError("volumes from snapshots and clones are not supported by this version")
+    device_class, owner = parameters.device_class_name(request.parameters), parameters.owner(request.parameters)
+    wipe = parameters.wipe(request.mutable_parameters)
+    nodes = parameters.nodes(request.accessibility_requirements)
+    # Last, since what is impossible as it stands comes before what is too large or too small.
     least_bytes = max((kinds.minimum_bytes(each.fs_type) for each in wanted if not each.is_block), default=1)
     size_bytes, limit_bytes = _range(request.capacity_range)
     size_bytes = max(size_bytes or min(DEFAULT_SIZE_BYTES, limit_bytes or DEFAULT_SIZE_BYTES), least_bytes)
@@ -158,12 +173,12 @@ def create(request: pb.CreateVolumeRequest) -> Create:
         )
     return Create(
         volume_id=volume_id(name),
-        device_class=parameters.device_class_name(request.parameters),
+        device_class=device_class,
         size_bytes=size_bytes,
         limit_bytes=limit_bytes,
-        wipe=parameters.wipe(request.mutable_parameters),
-        owner=parameters.owner(request.parameters),
-        nodes=parameters.nodes(request.accessibility_requirements),
+        wipe=wipe,
+        owner=owner,
+        nodes=nodes,
     )
 
 
@@ -236,16 +251,20 @@ def page(request: pb.ListVolumesRequest | pb.ControllerListVolumeHealthRequest) 
 
 
 def room(request: pb.GetCapacityRequest) -> Room:
-    """Raises InvalidRequestError. Called with a StorageClass's parameters as they are, and often without any."""
+    """Of what cannot be there is nothing, and no error: that would only be asked again.
+
+    Called with a StorageClass's parameters as they are, and often without any.
+    """
     node = NodeName(request.accessible_topology.segments.get(parameters.NODE_KEY, ""))
-    is_possible = True
+    device_class, is_possible = None, True
     try:
         for each in request.volume_capabilities:
             capability(each)
+        device_class = parameters.device_class_name(request.parameters)
     except (InvalidRequestError, UnsupportedError):
         is_possible = False
     return Room(
-        device_class=parameters.device_class_name(request.parameters),
+        device_class=device_class,
         node=node if request.HasField("accessible_topology") else None,
         is_possible=is_possible,
     )
@@ -290,16 +309,17 @@ def unpublish(request: pb.NodeUnpublishVolumeRequest) -> At:
     return At(volume_id=VolumeId(name), path=_path(request.target_path, "target_path"))
 
 
-def at(request: pb.NodeGetVolumeStatsRequest | pb.NodeExpandVolumeRequest) -> At:
+def at(request: pb.NodeGetVolumeStatsRequest) -> At:
     """Raises InvalidRequestError, NotFoundError: at a path that cannot be a mount's, there is no volume."""
+    return _at(request.volume_id, request.volume_path)
+
+
+def grow(request: pb.NodeExpandVolumeRequest) -> Grow:
+    """Raises InvalidRequestError, OutOfRangeError, NotFoundError. Without a capacity any size will do."""
     _named(request.volume_id, "volume_id")
-    if not request.volume_path:
-        raise InvalidRequestError("volume_path is missing")
-    wanted = _known(request.volume_id)
-    try:
-        return At(volume_id=wanted, path=_path(request.volume_path, "volume_path"))
-    except InvalidRequestError as impossible:
-        raise NotFoundError(f"{impossible}; {wanted} is not there", volume_id=wanted) from impossible
+    size_bytes, _ = _range(request.capacity_range)
+    there = _at(request.volume_id, request.volume_path)
+    return Grow(volume_id=there.volume_id, path=there.path, size_bytes=size_bytes)
 
 
 def health(request: pb.NodeGetVolumeHealthRequest) -> Health:
@@ -331,6 +351,17 @@ def _known(text: str) -> VolumeId:
         raise NotFoundError(f"No volume has the id {quoted(text)}") from impossible
 
 
+def _at(volume_id: str, volume_path: str) -> At:
+    _named(volume_id, "volume_id")
+    if not volume_path:
+        raise InvalidRequestError("volume_path is missing")
+    wanted = _known(volume_id)
+    try:
+        return At(volume_id=wanted, path=_path(volume_path, "volume_path"))
+    except InvalidRequestError as impossible:
+        raise NotFoundError(f"{impossible}; {wanted} is not there", volume_id=wanted) from impossible
+
+
 def _path(text: str, field: str) -> Path:
     if not text:
         raise InvalidRequestError(f"{field} is missing")
@@ -350,4 +381,6 @@ def _range(wanted: pb.CapacityRange) -> tuple[int, int]:
         raise InvalidRequestError(
             f"The limit of {wanted.limit_bytes} bytes is below the {wanted.required_bytes} bytes required"
         )
+    if wanted.required_bytes > MOST_SIZE_BYTES:
+        raise OutOfRangeError(f"{wanted.required_bytes} bytes are wanted; {MOST_SIZE_BYTES} are the most")
     return wanted.required_bytes, wanted.limit_bytes

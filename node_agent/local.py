@@ -8,7 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from node_agent.agent import Agent
-from ullage.errors import InsufficientCapacityError, InvalidRequestError, UnknownDeviceClassError, VolumeNotReadyError
+from ullage.errors import (
+    ConflictError,
+    InsufficientCapacityError,
+    InvalidRequestError,
+    UnknownDeviceClassError,
+    VolumeNotReadyError,
+)
 from ullage.model import (
     CreateVolume,
     DeleteVolume,
@@ -60,6 +66,8 @@ class LocalProvisioner:
     def create(self, request: CreateVolume, nodes: Sequence[NodeName], *, patience_seconds: float) -> Provisioned:
         """See the port."""
         if nodes and self._node not in nodes:
+            if any(volume.id == request.volume_id for volume in self._agent.volumes()):
+                raise ConflictError(f"volume {request.volume_id} exists on {self._node}", volume_id=request.volume_id)
             raise InsufficientCapacityError(
                 f"{request.volume_id} is wanted on {', '.join(nodes)}; this driver has volumes on {self._node} only"
             )

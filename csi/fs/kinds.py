@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ullage.errors import MIB, InvalidRequestError
+from ullage.quoting import LONGEST, quoted
 
 DEFAULT = "ext4"
 
@@ -59,7 +60,9 @@ def named(fs_type: str) -> Kind:
     """The kind of this name, the default for an empty one; raises InvalidRequestError."""
     kind = KINDS.get(fs_type or DEFAULT)
     if kind is None:
-        raise InvalidRequestError(f"File system {fs_type!r} is none of {', '.join(KINDS)}", fs_type=fs_type)
+        raise InvalidRequestError(
+            f"File system {quoted(fs_type)} is none of {', '.join(KINDS)}", fs_type=fs_type[:LONGEST]
+        )
     return kind
 
 

@@ -6,6 +6,7 @@ Never lazy, never forced: who is told that a volume is unmounted may take it awa
 from __future__ import annotations
 
 import logging
+import stat
 from pathlib import Path
 
 from csi.fs import mount_table
@@ -27,13 +28,27 @@ _EITHER = "bad superblock"
 log = logging.getLogger(__name__)
 
 
+def require_place(place: Path) -> None:
+    """Raise PreconditionError unless there is a directory at this place, or can be. A link is not followed.
+
+    mount(8) follows it, and the mount would be somewhere that nobody looks for it.
+    """
+    try:
+        if not stat.S_ISDIR(place.lstat().st_mode):
+            raise PreconditionError(f"{place} is there and no directory", path=str(place))
+    except FileNotFoundError:
+        if not place.parent.is_dir():
+            raise PreconditionError(f"{place.parent} is no directory to mount in", path=str(place)) from None
+    except OSError as failure:
+        raise PreconditionError(f"{place} cannot be mounted at: {failure.strerror}", path=str(place)) from failure
+
+
 def make_directory(place: Path) -> None:
     """Make the directory to mount at, if it is not there; raises PreconditionError."""
     try:
         place.mkdir(mode=0o750)
     except FileExistsError:
-        if not place.is_dir():
-            raise PreconditionError(f"{place} is there and no directory", path=str(place)) from None
+        require_place(place)
     except OSError as failure:
         raise PreconditionError(f"{place} cannot be made: {failure.strerror}", path=str(place)) from failure
 

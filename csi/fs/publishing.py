@@ -89,8 +89,15 @@ def publish_block(runner: Runner, device_path: str, place: Path, *, is_read_only
         if there.node_number() not in numbers:
             raise ConflictError(f"{place} shows something else than is asked for; unpublish it first", path=str(place))
         return
+    published = nodes_of(table, device)
     if not is_shared:
-        _require_alone(device, _nodes_of(table, device))
+        _require_alone(device, published)
+    mounted = table.of_device(device.number)
+    if mounted and not published:  # a Pod may mount the device that was published to it
+        raise VolumeInUseError(
+            f"{device.path} is mounted at {mounted[0].place}, and is not given to anybody as a device meanwhile",
+            device=device.path,
+        )
     _make_file(place)
     source = readonly_loops.attach(device, place).path if is_read_only else device.path
     mounts.bind(runner, source, place)
@@ -112,10 +119,18 @@ def _require_alone(device: Device, others: Iterable[Mount]) -> None:
         )
 
 
-def _nodes_of(table: MountTable, device: Device) -> list[Mount]:
-    """Where the device, or a read-only loop device over it, is shown."""
+def nodes_of(table: MountTable, device: Device) -> list[Mount]:
+    """Where the device, or a read-only loop device over it, is published."""
     numbers = {device.number, *(loop.number for loop in readonly_loops.all_of_ours() if loop.below == device.number)}
     return [mount for mount in table.nodes() if mount.node_number() in numbers]
+
+
+def shows(mounted: Mount, number: int) -> bool:
+    """Whether this is a mount of the device, of its node, or of a read-only loop device over it."""
+    if not mounted.is_node:
+        return mounted.device_number() == number
+    node = mounted.node_number()
+    return node == number or any(loop.number == node and loop.below == number for loop in readonly_loops.all_of_ours())
 
 
 def _is_stale(there: Mount) -> bool:

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from csi.fs import device as devices
-from csi.fs import growth, kinds, mkfs, mount_flags, mount_table, mounts
+from csi.fs import growth, kinds, mkfs, mount_flags, mount_table, mounts, publishing
 from csi.fs.device import Device
 from csi.fs.kinds import Kind
-from csi.fs.mount_table import Mount
+from csi.fs.mount_table import Mount, MountTable
 from csi.fs.probe import Content, probe
 from ullage.errors import (
     CommandFailedError,
@@ -59,16 +59,28 @@ def stage(runner: Runner, request: StageRequest, place: Path) -> None:
     """Bring it about that the volume's file system is mounted at `place`, as large as its device."""
     kind = kinds.named(request.fs_type)
     device = devices.looked_up(request.device_path)
-    stack = mount_table.read().at(place)
+    table = mount_table.read()
+    stack = table.at(place)
     if not stack:
+        mounts.require_place(place)
+        _require_no_block_volume(table, device)
         _ready(runner, kind, device, request)
         mounts.make_directory(place)
         mounts.mount(runner, kind, device.path, place, _options(kind, request))
-        stack = mount_table.read().at(place)
-        _require_context(runner, stack, request, place)
-    mounted = _same(stack, kind, device, request, place)
+        mounted = _as_asked(runner, kind, device, request, place)
+    else:
+        mounted = _same(stack, kind, device, request, place)
     if not request.is_without_writing and growth.is_needed(device, kind.name):
         growth.grow(runner, device, mounted)
+
+
+def stage_block(place: Path) -> None:
+    """There is nothing to do for a block volume; raises ConflictError where a file system is staged."""
+    if stack := mount_table.read().at(place):
+        raise ConflictError(
+            f"{place} has the {stack[-1].kind} of {stack[-1].source} mounted; no block volume before that is unstaged",
+            path=str(place),
+        )
 
 
 def unstage(runner: Runner, place: Path) -> None:
@@ -80,14 +92,39 @@ def _options(kind: Kind, request: StageRequest) -> str:
     return mount_flags.joined(kind.own_mount_options, ("ro",) if request.is_read_only else (), request.mount_flags)
 
 
-def _require_context(runner: Runner, stack: tuple[Mount, ...], request: StageRequest, place: Path) -> None:
+def _as_asked(runner: Runner, kind: Kind, device: Device, request: StageRequest, place: Path) -> Mount:
+    """What was just mounted; what came out otherwise than asked for is unmounted again. Raises PreconditionError."""
+    stack = mount_table.read().at(place)
+    try:
+        _require_context(stack, request)
+        return _same(stack, kind, device, request, place)
+    except ConflictError as otherwise:  # such as with the flag `loop`, which mounts another device than was named
+        mounts.unmount_all(runner, place)
+        raise PreconditionError(
+            f"mount made something else of {device.path} with the flags {', '.join(request.mount_flags)}: {otherwise}",
+            device=device.path,
+        ) from otherwise
+    except PreconditionError:
+        mounts.unmount_all(runner, place)
+        raise
+
+
+def _require_context(stack: tuple[Mount, ...], request: StageRequest) -> None:
     """Without its context a volume is mounted for a Pod that may not read it; raises PreconditionError."""
     if stack and mount_flags.is_context_lost(stack[-1], request.mount_flags):
-        mounts.unmount_all(runner, place)
         raise PreconditionError(
             f"mount dropped the SELinux context of {request.device_path}, as it does where it sees no SELinux: give "
             "the driver's container the host's /sys/fs/selinux and /etc/selinux",
             device=request.device_path,
+        )
+
+
+def _require_no_block_volume(table: MountTable, device: Device) -> None:
+    """Whoever has the device writes there as he likes: that nothing is recognised does not make it blank."""
+    if published := publishing.nodes_of(table, device):
+        raise VolumeInUseError(
+            f"{device.path} is published as a block device at {published[0].place}, and gets no file system meanwhile",
+            device=device.path,
         )
 
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from csi.fs import condition, growth, mount_table, propagation, publishing, readonly_loops, staging
 from csi.fs import device as devices
 from csi.fs.condition import BlockStats, FileSystemStats
+from csi.fs.mount_table import Mount
 from csi.fs.staging import StageRequest
 from ullage.errors import InvalidRequestError, NotFoundError
 from ullage.model import Problem
@@ -43,6 +45,10 @@ class FileSystems:
         place = _resolved(staging_path)
         self._require_seen(place)
         staging.stage(self._runner, request, place)
+
+    def stage_block(self, staging_path: Path) -> None:
+        """A block volume needs nothing; raises ConflictError where a file system is staged."""
+        staging.stage_block(_resolved(staging_path))
 
     def unstage(self, staging_path: Path) -> None:
         """Unmount it, however often it is mounted there; nothing there is fine. Raises VolumeInUseError."""
@@ -95,16 +101,18 @@ class FileSystems:
         """
         place = _resolved(volume_path)
         device = devices.looked_up(device_path)
-        mounted = next(reversed(mount_table.read().at(place)), None)
-        if mounted is None:
-            raise NotFoundError(f"Nothing is mounted at {place}", path=str(place))
+        mounted = _mounted(place, device_path, device.number)
         if mounted.is_node:
             readonly_loops.follow_size(device)
-        elif mounted.device_number() != device.number:
-            raise NotFoundError(f"{place} has {mounted.source} mounted, not {device_path}", path=str(place))
         elif growth.is_needed(device, mounted.kind):
             growth.grow(self._runner, device, mounted)
         return device.size_bytes
+
+    def require_at(self, volume_path: Path, device_path: str) -> None:
+        """Raise NotFoundError unless this device is shown at the path. A device that is gone is not compared."""
+        with suppress(FileNotFoundError):
+            number = os.stat(device_path).st_rdev  # noqa: PTH116 - a device node, not a file
+            _mounted(_resolved(volume_path), device_path, number)
 
     def stats(self, volume_path: Path) -> FileSystemStats | BlockStats:
         """How full it is; raises NotFoundError for a path that is no volume's."""
@@ -119,6 +127,16 @@ class FileSystems:
     def _require_seen(self, place: Path) -> None:
         if not self._is_standalone:
             propagation.require(place)
+
+
+def _mounted(place: Path, device_path: str, number: int) -> Mount:
+    """The mount at the place, which must be the device's; raises NotFoundError."""
+    mounted = next(reversed(mount_table.read().at(place)), None)
+    if mounted is None:
+        raise NotFoundError(f"Nothing is mounted at {place}", path=str(place))
+    if not publishing.shows(mounted, number):
+        raise NotFoundError(f"{place} has {mounted.source} mounted, not {device_path}", path=str(place))
+    return mounted
 
 
 def _resolved(path: Path) -> Path:

@@ -30,7 +30,9 @@ class Mount:
 
 def mounts() -> tuple[Mount, ...]:
     """What is mounted where, as this process sees it."""
-    return tuple(_mount(line) for line in MOUNTS.read_text("utf-8", "surrogateescape").splitlines())
+    table = MOUNTS.read_bytes().decode("utf-8", "surrogateescape")
+    # The kernel escapes line feeds only; a path may have other characters that Python takes for the end of a line.
+    return tuple(_mount(line) for line in table.split("\n") if line)
 
 
 def visible(loop: Loop, seen: tuple[Mount, ...]) -> tuple[str, ...]:
