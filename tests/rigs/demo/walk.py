@@ -166,7 +166,7 @@ class Walk:
             try:
                 self._timed(*back, gives_room=gives_room)
             except grpc.RpcError as another:  # the first reason is the one to tell at the end
-                print(f"{back[0]} failed, too: {another}", flush=True)
+                print(f"{back[0]} failed, too: {another.details()}", flush=True)
             raise
         self._timed(*back, gives_room=gives_room)
 
