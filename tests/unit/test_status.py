@@ -13,7 +13,7 @@ from grpc_status import rpc_status
 from hypothesis import given
 from hypothesis import strategies as st
 
-import ullage.agent_client
+import ullage.rpc_client
 from node_agent.status import CODES, DOMAIN, code_of, status_of
 from ullage import errors
 from ullage.errors import CommandFailedError, InsufficientCapacityError, UllageError
@@ -36,7 +36,7 @@ def example(kind: type[UllageError]) -> UllageError:
         return CommandFailedError(argv=("lvm", "vgs"), exit_code=5, stderr="no")
     if issubclass(kind, errors.CommandError):
         return kind("no", argv=("lvm",))
-    if kind is ullage.agent_client.CallFailedError:
+    if kind is ullage.rpc_client.CallFailedError:
         return kind("no", code="ABORTED")
     return kind("no")
 
