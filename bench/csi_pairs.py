@@ -66,11 +66,11 @@ class Pairs:
 
     def measure(self, device_class: str, fs_type: str, rounds: int) -> Pair:
         """So many pairs, first the one and then the other, and another one before them to warm up."""
-        self._through(device_class, fs_type, "warm", _Samples())
-        self._bare("warm", _Samples())
+        self._through(device_class, fs_type, f"{device_class}-{fs_type}-warm", _Samples())
+        self._bare(f"{device_class}-{fs_type}-warm", _Samples())
         samples = _Samples()
         for number in range(rounds):
-            name = str(number)
+            name = f"{device_class}-{fs_type}-{number}"
             if number % 2:
                 self._bare(name, samples)
                 self._through(device_class, fs_type, name, samples)
