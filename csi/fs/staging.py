@@ -59,12 +59,12 @@ def stage(runner: Runner, request: StageRequest, place: Path) -> None:
     """Bring it about that the volume's file system is mounted at `place`, as large as its device."""
     kind = kinds.named(request.fs_type)
     device = devices.looked_up(request.device_path)
-    stack = mount_table.read().at(place)
+    stack = mount_table.at(place)
     if not stack:
         _ready(runner, kind, device, request)
         mounts.make_directory(place)
         mounts.mount(runner, kind, device.path, place, _options(kind, request))
-        stack = mount_table.read().at(place)
+        stack = mount_table.at(place)
         _require_context(runner, stack, request, place)
     mounted = _same(stack, kind, device, request, place)
     if not request.is_without_writing and growth.is_needed(device, kind.name):

@@ -95,7 +95,7 @@ class FileSystems:
         """
         place = _resolved(volume_path)
         device = devices.looked_up(device_path)
-        mounted = next(reversed(mount_table.read().at(place)), None)
+        mounted = next(reversed(mount_table.at(place)), None)
         if mounted is None:
             raise NotFoundError(f"Nothing is mounted at {place}", path=str(place))
         if mounted.is_node:
