@@ -60,6 +60,12 @@ bench-agent: install venv ## what the agent adds to bare LVM: ratios, LVM proces
 	$(BIN)/python -m tests.rigs.vm --smp 2 --disks 2 --disk-bytes 8GiB --timeout 6000 -- \
 		$(BIN)/python -m bench.agent $(ARGS) /dev/vda /dev/vdb
 
+.PHONY: bench-csi
+bench-csi: install venv ## what the CSI driver adds to mkfs and mount: ratios in the VM, rates and memory here (20 min)
+	$(BIN)/python -m bench.csi --host $(ARGS)
+	$(BIN)/python -m tests.rigs.vm --smp 2 --disks 2 --disk-bytes 8GiB --timeout 6000 -- \
+		$(BIN)/python -m bench.csi $(ARGS) /dev/vda /dev/vdb
+
 .PHONY: vm
 vm: install venv ## a shell in a throw-away VM with blank disks; ARGS="--disks 3 -- COMMAND" for a command
 	$(BIN)/python -m tests.rigs.vm $(ARGS)

@@ -132,13 +132,7 @@ class AgentProcess:
 
     def memory(self) -> Memory:
         """What it costs now."""
-        process = Path("/proc") / str(self._process.pid)
-        status = _kernel_table(process / "status")
-        return Memory(
-            rss_bytes=status["VmRSS"] << 10,
-            pss_bytes=_kernel_table(process / "smaps_rollup")["Pss"] << 10,
-            threads=status["Threads"],
-        )
+        return memory_of(self._process.pid)
 
     def counted(self) -> int:
         """How many LVM commands the agent itself says it has run."""
@@ -184,20 +178,32 @@ class AgentProcess:
 @contextlib.contextmanager
 def volume_group(disks: Sequence[str]) -> Iterator[None]:
     """GROUP on these disks; LVM itself refuses disks that are not blank (nobody answers its question with yes)."""
-    _ran("vgcreate", GROUP, *disks)
+    ran("vgcreate", GROUP, *disks)
     try:
         yield
     finally:
-        _ran("vgremove", "--force", "--yes", GROUP)
-        _ran("pvremove", *disks)
+        ran("vgremove", "--force", "--yes", GROUP)
+        ran("pvremove", *disks)
 
 
-def _ran(*argv: str) -> None:
+def ran(*argv: str) -> None:
+    """Run a program as ours are run; raises BenchError with what it said when it fails."""
     done = subprocess.run(  # noqa: S603 - argument lists of this file
         argv, env=ENVIRONMENT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
         raise BenchError(f"{shlex.join(argv)}: {done.stderr}")
+
+
+def memory_of(pid: int) -> Memory:
+    """What this process costs now."""
+    process = Path("/proc") / str(pid)
+    status = _kernel_table(process / "status")
+    return Memory(
+        rss_bytes=status["VmRSS"] << 10,
+        pss_bytes=_kernel_table(process / "smaps_rollup")["Pss"] << 10,
+        threads=status["Threads"],
+    )
 
 
 def _is_lvm(command: str) -> bool:

@@ -67,7 +67,7 @@ def health(device_path: str, place: Path) -> Problem | None:
 
 
 def _ours(place: Path) -> Mount | None:
-    top = next(reversed(mount_table.read().at(place)), None)
+    top = next(reversed(mount_table.at(place)), None)
     if top is None:
         return None
     return top if top.kind in kinds.KINDS or top.node_number() is not None else None

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MOUNTINFO = Path("/proc/self/mountinfo")
+_NEVER_ESCAPED = re.compile(r"[A-Za-z0-9/._~+@:-]+")
 _ESCAPE = re.compile(rb"\\([0-7]{3})")
 _UNNAMED_MAJOR = 0
 _NODE_KINDS = ("devtmpfs", "tmpfs")
@@ -112,9 +113,25 @@ def read() -> MountTable:
     return parsed(MOUNTINFO.read_bytes())
 
 
+def at(place: Path) -> tuple[Mount, ...]:
+    """`read().at(place)`, in a fraction of the time on a node with hundreds of mounts."""
+    return parsed_at(MOUNTINFO.read_bytes(), place)
+
+
 def parsed(table: bytes) -> MountTable:
     """The table out of the bytes of a mountinfo."""
     return MountTable(tuple(_mount(line) for line in table.split(b"\n") if line))
+
+
+def parsed_at(table: bytes, place: Path) -> tuple[Mount, ...]:
+    """`parsed(table).at(place)`, without a look at the fields of what is mounted elsewhere.
+
+    A place with a character that may be escaped takes the long way.
+    """
+    if not _NEVER_ESCAPED.fullmatch(str(place)):
+        return parsed(table).at(place)
+    needle = f" {place} ".encode()
+    return parsed(b"\n".join(line for line in table.split(b"\n") if needle in line)).at(place)
 
 
 def split_options(options: str) -> tuple[str, ...]:

@@ -86,7 +86,7 @@ def bind(runner: Runner, source: str, place: Path, options: str = "") -> None:
     try:
         runner.change(["mount", "--bind", *(["-o", options] if options else []), source, str(place)])
     except CommandFailedError:
-        if mount_table.read().at(place):
+        if mount_table.at(place):
             unmount_all(runner, place)
         raise
     log.info("bound", extra={"source": source, "path": str(place), "options": options})
@@ -94,9 +94,9 @@ def bind(runner: Runner, source: str, place: Path, options: str = "") -> None:
 
 def unmount_all(runner: Runner, place: Path) -> None:
     """Take away whatever is mounted at this place, one above the other; raises VolumeInUseError."""
-    while stack := mount_table.read().at(place):
+    while stack := mount_table.at(place):
         _unmount(runner, place)
-        if len(mount_table.read().at(place)) >= len(stack):
+        if len(mount_table.at(place)) >= len(stack):
             raise DeviceError(f"umount says that it has unmounted {place}, and it is still mounted", path=str(place))
         log.info("unmounted", extra={"source": stack[-1].source, "path": str(place)})
 

@@ -63,7 +63,7 @@ def publish(  # noqa: PLR0913 (what NodePublishVolume knows; all but the paths a
         needs_remount = is_to_be_read_only and "ro" not in staged.options
         options = mount_flags.joined(("ro",), mount_flags.kept_by_bind(staged)) if needs_remount else ""
         mounts.bind(runner, str(staging), place, options)
-        there = next(reversed(mount_table.read().at(place)), None)
+        there = next(reversed(mount_table.at(place)), None)
         if there is None:
             raise DeviceError(f"mount says that it has bound {staging}, and it is not at {place}", path=str(place))
     if there.device_number() != device.number or there.root != staged.root:

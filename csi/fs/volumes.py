@@ -131,7 +131,7 @@ class FileSystems:
 
 def _mounted(place: Path, device_path: str, number: int) -> Mount:
     """The mount at the place, which must be the device's; raises NotFoundError."""
-    mounted = next(reversed(mount_table.read().at(place)), None)
+    mounted = next(reversed(mount_table.at(place)), None)
     if mounted is None:
         raise NotFoundError(f"Nothing is mounted at {place}", path=str(place))
     if not publishing.shows(mounted, number):

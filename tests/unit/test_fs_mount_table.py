@@ -129,5 +129,21 @@ def test_no_text_of_options_is_lost_but_commas(options: str) -> None:
 def test_this_machine_s_own_table_is_read() -> None:
     table = mount_table.read()
     assert table.at(Path("/"))
+    assert mount_table.at(Path("/")) == table.at(Path("/"))
     assert table.with_id(table.mounts[0].id) == table.mounts[0]
     assert table.with_id(-1) is None
+
+
+FEW = st.sampled_from([b"/", b"/a", b"/a b", b"/a\\b", b"/a#", b"/\xff", b"/a/b", b"ext4"])
+
+
+@given(st.lists(st.tuples(FEW, FEW, FEW), max_size=8), FEW)
+def test_one_place_is_read_alone_as_the_whole_table_has_it(
+    mounts: list[tuple[bytes, bytes, bytes]], wanted: bytes
+) -> None:
+    lines = [
+        b"%d %d 7:1 %s %s rw - ext4 %s rw\n" % (number, number - 1, escaped(root), escaped(place), escaped(source))
+        for number, (root, place, source) in enumerate(mounts, 10)
+    ]
+    table, place = b"".join(lines), Path(os.fsdecode(wanted))
+    assert mount_table.parsed_at(table, place) == parsed(table).at(place)
