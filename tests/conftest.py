@@ -6,6 +6,8 @@ import os
 
 from hypothesis import HealthCheck, settings
 
+pytest_plugins = ["tests.contract.on_sites"]
+
 settings.register_profile(
     "ullage",
     deadline=None,

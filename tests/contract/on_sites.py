@@ -1,4 +1,7 @@
-"""`--site NAME` (may be repeated) says where the contract runs; without it, on files."""
+"""`--site NAME` (may be repeated) says where a test with a `site` runs; without it, on files.
+
+A pytest plugin of its own, for the contract and for the tests of the CSI services.
+"""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ LOCAL_CONFIGURATION = Path("/etc/lvm/lvmlocal.conf")
 
 
 @pytest.fixture
-def site() -> Iterator[LvmSite]:
+def thick() -> Iterator[LvmSite]:
     chosen = SITES["thick"]
     assert isinstance(chosen, LvmSite)
     chosen.set_up()
@@ -50,17 +50,17 @@ def scanning_volumes() -> Iterator[None]:
         LOCAL_CONFIGURATION.write_text(kept, encoding="utf-8")
 
 
-def test_a_guests_volume_group_inside_a_volume_is_neither_reported_nor_activated(site: LvmSite) -> None:
+def test_a_guests_volume_group_inside_a_volume_is_neither_reported_nor_activated(thick: LvmSite) -> None:
     """Where a host scans volumes by its own wish its udev rules may activate guests; we have no part in that."""
-    every = replace(site.device_class(Wipe.NONE), volume_groups=("*",))
-    volume = started(site, classes=[every]).agent.create(wanted("pvc-a", 64 * MIB)).volume
+    every = replace(thick.device_class(Wipe.NONE), volume_groups=("*",))
+    volume = started(thick, classes=[every]).agent.create(wanted("pvc-a", 64 * MIB)).volume
     assert volume is not None
     root = Path("/dev/guest/root")
     with scanning_volumes():
         run("vgcreate", "--yes", "guest", volume.device_path)
         run("lvcreate", "--yes", "--name", "root", "--size", "4m", "guest")
         run("vgchange", "--activate", "n", "guest")
-        again = started(site, classes=[every])
+        again = started(thick, classes=[every])
         assert [report.name for report in again.stock.reports()] == [GROUP]
         assert not root.exists()
     again.agent.expand(ExpandVolume(volume_id=A, size_bytes=80 * MIB))
@@ -70,10 +70,10 @@ def test_a_guests_volume_group_inside_a_volume_is_neither_reported_nor_activated
     assert again.agent.delete(DeleteVolume(volume_id=A)).is_new
 
 
-def test_a_volume_group_inside_a_file_volume_is_not_reported(site: LvmSite, tmp_path: Path) -> None:
-    every = replace(site.device_class(Wipe.NONE), volume_groups=("*",))
+def test_a_volume_group_inside_a_file_volume_is_not_reported(thick: LvmSite, tmp_path: Path) -> None:
+    every = replace(thick.device_class(Wipe.NONE), volume_groups=("*",))
     files = DeviceClass(name=DeviceClassName("files"), type=DeviceType.FILE, directory=str(tmp_path))
-    assembly = started(site, classes=[every, files])
+    assembly = started(thick, classes=[every, files])
     request = replace(wanted("pvc-f", 64 * MIB), device_class=files.name)
     volume = assembly.agent.create(request).volume
     assert volume is not None
@@ -84,23 +84,23 @@ def test_a_volume_group_inside_a_file_volume_is_not_reported(site: LvmSite, tmp_
     assembly.agent.delete(DeleteVolume(volume_id=VolumeId("pvc-f")))
 
 
-def test_our_volumes_are_activated_at_start_and_no_others(site: LvmSite) -> None:
-    agent = started(site, wipe=Wipe.NONE).agent
+def test_our_volumes_are_activated_at_start_and_no_others(thick: LvmSite) -> None:
+    agent = started(thick, wipe=Wipe.NONE).agent
     for name in "ab":
         agent.create(wanted(f"pvc-{name}", 8 * MIB))
     run("lvcreate", "--yes", "--name", "foreign", "--size", "8m", GROUP)
     run("vgchange", "--activate", "n", GROUP)
-    agent = started(site, wipe=Wipe.NONE).agent
+    agent = started(thick, wipe=Wipe.NONE).agent
     assert [volume.is_active for volume in agent.volumes()] == [True, True]
     assert Path(agent.get(A).device_path).is_block_device()
     assert not Path(f"/dev/{GROUP}/foreign").exists()
 
 
-def test_a_suspended_device_elsewhere_hangs_nothing(site: LvmSite) -> None:
+def test_a_suspended_device_elsewhere_hangs_nothing(thick: LvmSite) -> None:
     run("dmsetup", "create", "stuck", "--table", "0 8192 linear /dev/vde 0")
     try:
         run("dmsetup", "suspend", "stuck")
-        agent = started(site, wipe=Wipe.NONE).agent
+        agent = started(thick, wipe=Wipe.NONE).agent
         agent.create(wanted("pvc-a", 8 * MIB))
         assert agent.delete(DeleteVolume(volume_id=A)).is_new
     finally:
@@ -108,11 +108,11 @@ def test_a_suspended_device_elsewhere_hangs_nothing(site: LvmSite) -> None:
         run("dmsetup", "remove", "--retry", "stuck")
 
 
-def test_a_prefix_is_put_before_every_lvm_command(site: LvmSite) -> None:
+def test_a_prefix_is_put_before_every_lvm_command(thick: LvmSite) -> None:
     runner = Subprocesses()
     prefix = ("nsenter", "--target", "1", "--mount", "--")
     assembly = assemble(backends(runner, prefix))
-    assembly.agent.configure([site.device_class(Wipe.DISCARD)])
+    assembly.agent.configure([thick.device_class(Wipe.DISCARD)])
     assembly.agent.create(wanted("pvc-a", 8 * MIB))
     assert assembly.agent.delete(DeleteVolume(volume_id=A)).is_new
     runs = runner.flight_record()
@@ -121,11 +121,11 @@ def test_a_prefix_is_put_before_every_lvm_command(site: LvmSite) -> None:
 
 
 @pytest.mark.parametrize("wipe", [Wipe.NONE, Wipe.ZERO])
-def test_an_origin_is_not_deleted_under_a_snapshot_that_somebody_made(site: LvmSite, wipe: Wipe) -> None:
+def test_an_origin_is_not_deleted_under_a_snapshot_that_somebody_made(thick: LvmSite, wipe: Wipe) -> None:
     """LVM itself would remove the snapshot with it."""
-    agent = started(site, wipe=wipe).agent
+    agent = started(thick, wipe=wipe).agent
     agent.create(wanted("pvc-a", 8 * MIB))
     run("lvcreate", "--yes", "--snapshot", "--name", "byhand", "--size", "8m", f"{GROUP}/pvc-a")
     with pytest.raises(VolumeInUseError):
         agent.delete(DeleteVolume(volume_id=A))
-    assert {"pvc-a", "byhand"} == set(site.truth().sizes)
+    assert {"pvc-a", "byhand"} == set(thick.truth().sizes)
