@@ -10,6 +10,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
+from csi.metrics import CallMetrics, describe_busy
 from node_agent.backends.port import StoreReport
 from node_agent.metrics import OperationMetrics, StoreCollector
 from ullage.errors import GIB, MIB, CommandFailedError
@@ -101,6 +102,8 @@ def scrape() -> str:
     reports = (StoreReport(name=store, pools=(pool,), volumes=(volume,)),)
     registry.register(StoreCollector(lambda: reports, lambda: {store: 1.0}))
     OperationMetrics(registry, lambda: 0).observe("create", "ok", 0.1)
+    CallMetrics(registry).observe("NodeStageVolume", "OK", 0.1)
+    describe_busy(registry, lambda: 0)
     return exposition(registry)().body.decode()
 
 
