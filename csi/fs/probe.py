@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from csi.fs.device import Device, read_at
+from csi.fs.device import Device, read_at, read_through
 from csi.fs.superblocks import READ_BYTES, Superblock, superblocks
 from ullage.errors import GIB, MIB, CommandFailedError, human_bytes
 from ullage.places import PLACES
@@ -89,7 +89,7 @@ def _overlooked(device: Device, beginning: bytes) -> str:
     """What blkid does not see; empty when there is really nothing."""
     for place in PLACES:
         offset = place.offset_bytes if place.offset_bytes >= 0 else max(0, device.size_bytes + place.offset_bytes)
-        there = read_at(device, offset, place.size_bytes) if offset < device.size_bytes else b""
+        there = read_through(device, offset, place.size_bytes) if offset < device.size_bytes else b""
         if offset in BLUESTORE_OFFSETS and there.startswith(BLUESTORE):
             return f"BlueStore label of a Ceph OSD at {human_bytes(offset)}"
         if offset in BTRFS_COPY_OFFSETS and there[0x40:0x48] == b"_BHRfS_M":
