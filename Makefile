@@ -40,8 +40,8 @@ unit: venv ## pure code, no root (30 s)
 contract: contract-host contract-lvm ## the contract on every kind of storage: files here, LVM in the VM
 
 .PHONY: contract-host
-contract-host: install venv ## the contract on files and loop devices of this machine (root)
-	$(BIN)/pytest tests/host tests/contract
+contract-host: install venv ## the contract and the CSI services on files and loop devices of this machine (root)
+	$(BIN)/pytest tests/host tests/contract tests/csi
 
 .PHONY: contract-lvm
 contract-lvm: install venv ## the contract on real LVM, in VMs; SHARDS="thick lvm" for some of it

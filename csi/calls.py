@@ -77,6 +77,12 @@ class Calls:
             return len(self._busy)
 
 
+def not_offered(request: object, context: Context) -> Any:  # noqa: ANN401 - it never answers
+    """An RPC of a service that this driver has no use for: the generated base would log a traceback for each call."""
+    del request
+    context.abort(grpc.StatusCode.UNIMPLEMENTED, "This driver does not offer it; its capabilities say what there is")
+
+
 class Servicer(Protocol):
     """A service whose methods are RPCs."""
 

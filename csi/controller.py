@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from google.protobuf.wrappers_pb2 import Int64Value
 
 from csi import health, orders, parameters
-from csi.calls import Calls, rpc
+from csi.calls import Calls, not_offered, rpc
 from ullage.capacity import available_bytes, largest_volume_bytes
 from ullage.errors import InvalidRequestError
 from ullage.model import CreateVolume, DeviceClass, ExpandVolume, ModifyVolume, Pool
@@ -40,6 +40,9 @@ class Controller(csi_pb2_grpc.ControllerServicer):
         self.calls = calls
         self._volumes = provisioner
         self._has_health = has_health
+
+    ControllerPublishVolume = ControllerUnpublishVolume = staticmethod(not_offered)
+    CreateSnapshot = DeleteSnapshot = ListSnapshots = GetSnapshot = staticmethod(not_offered)
 
     @rpc(orders.create, is_change=True)
     def CreateVolume(self, order: orders.Create, patience: float) -> pb.CreateVolumeResponse:  # noqa: D102, N802 - documented in the proto

@@ -196,5 +196,5 @@ def test_unmount_leaves_the_mounts_of_others_where_they_are(machine: Machine) ->
 
 def test_a_mount_that_is_refused_leaves_nothing_staged(machine: Machine) -> None:
     machine.does("create", "db", "--size", "16Mi")
-    assert "cannot be made" in machine.refused("mount", "db", str(machine.base / "no" / "where"))
+    assert "is no directory to mount in" in machine.refused("mount", "db", str(machine.base / "no" / "where"))
     assert machine.mounts() == {}
