@@ -29,8 +29,10 @@ import contextlib
 import errno
 import fcntl
 import os
+import random
 import stat
 import struct
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -52,6 +54,10 @@ STEP_BYTES = 256 * MIB
 """One ioctl's share: what cannot be stopped. About two seconds of a disk that must really write."""
 LOOK_BYTES = 64 * KIB
 """What is looked at, and zeroed, as one after a discard: a thin pool's smallest chunk."""
+
+PASSING_SECONDS = 1.0
+"""How long a holder is waited for. lvcreate holds a new volume exclusively while it zeroes its beginning, and when it
+has ended the kernel may still have to close the device for it."""
 
 # <linux/fs.h>, as encoded on every architecture but MIPS, PowerPC and SPARC (there they are unknown: ENOTTY, no harm).
 _BLKSSZGET = 0x1268
@@ -192,18 +198,26 @@ def _held(path: str, *, is_exclusive: bool) -> Iterator[int]:
         before = Path(path).stat()
     if not stat.S_ISBLK(before.st_mode):
         raise DeviceError(f"{path} is no block device", device=path)
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_EXCL if is_exclusive else 0))
-    except OSError as failure:
-        if failure.errno == errno.EBUSY:
-            raise VolumeInUseError(f"{path} is mounted or held by another device", device=path) from failure
-        raise _device_error(path, "opening", 0, failure) from failure
+    descriptor = _opened(path, os.O_RDWR | os.O_CLOEXEC | (os.O_EXCL if is_exclusive else 0))
     try:
         if os.fstat(descriptor).st_rdev != before.st_rdev:
             raise DeviceError(f"{path} became another device while it was being opened", device=path)
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _opened(path: str, flags: int) -> int:
+    give_up = time.monotonic() + PASSING_SECONDS
+    while True:
+        try:
+            return os.open(path, flags)
+        except OSError as failure:
+            if failure.errno != errno.EBUSY:
+                raise _device_error(path, "opening", 0, failure) from failure
+            if time.monotonic() > give_up:
+                raise VolumeInUseError(f"{path} is mounted or held by another device", device=path) from failure
+        time.sleep(random.uniform(0.01, 0.05))  # noqa: S311 - spreads load, hides nothing
 
 
 def _checked(path: str, descriptor: int, start: int, end: int) -> int:
