@@ -18,6 +18,7 @@ from tests.csi.drivers import SMALL_BYTES, here
 from tests.csi.kubelet import MIB, Kubelet, code_of, refusal_of
 
 MANY = 30
+pytestmark = pytest.mark.only_on("file", "thick")
 
 
 def test_one_mkfs_that_is_stuck_keeps_none_of_many_others_waiting(site: Site, kubelet: Kubelet, folder: Path) -> None:
@@ -61,10 +62,13 @@ def test_one_mkfs_that_is_stuck_keeps_none_of_many_others_waiting(site: Site, ku
 def test_a_second_change_of_a_volume_is_aborted_while_the_first_goes_on(
     site: Site, kubelet: Kubelet, folder: Path, second: str
 ) -> None:
-    stall = Stall(("lengthen",), times=1)
+    stall = Stall(("lvextend",) if site.is_lvm else ("lengthen",), times=1)
     with here(site.device_class(), folder) as services:
         services.client.create("pvc-a", SMALL_BYTES)
-    with here(site.device_class(), folder, Disturbed(files=stall)) as services, ThreadPoolExecutor(1) as pool:
+    with (
+        here(site.device_class(), folder, Disturbed(change=stall, files=stall)) as services,
+        ThreadPoolExecutor(1) as pool,
+    ):
         client = services.client
         first = pool.submit(client.expand, "pvc-a", 2 * SMALL_BYTES)
         try:

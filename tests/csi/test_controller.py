@@ -12,6 +12,7 @@ from tests.csi.kubelet import MIB, Client, Kubelet, block, code_of, creation, mo
 from ullage.pb.csi.v1 import csi_pb2 as pb
 
 ANYWHERE = pytest.mark.only_on("file", "thick", "thin")
+pytestmark = pytest.mark.only_on("file", "thick")
 KEY = "ullage.io/device-class"
 
 

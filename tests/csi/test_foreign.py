@@ -16,6 +16,7 @@ from tests.host.fs_rig import GIB, Disk
 from tests.host.test_fs_foreign import FOREIGN
 from tests.host.test_wipe import Loop
 
+pytestmark = pytest.mark.only_on("file")
 SEVERAL = (
     "crypto_LUKS at 0",
     "LVM2_member",

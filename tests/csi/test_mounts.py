@@ -18,7 +18,7 @@ from ullage.errors import MIB
 REFUSED = StatusCode.FAILED_PRECONDITION
 EVERYWHERE = pytest.mark.only_on("file", "thick", "thin")
 
-pytestmark = [pytest.mark.usefixtures("driver")]
+pytestmark = [pytest.mark.usefixtures("driver"), pytest.mark.only_on("file", "thick")]
 
 
 @EVERYWHERE

@@ -16,10 +16,10 @@ from tests.csi.drivers import SMALL_BYTES, XFS_BYTES, Driver, can_grow_ext4
 from tests.csi.kubelet import LONG_SECONDS, Kubelet, code_of, mounted, ran
 
 DYING = ("-m", "tests.csi.dying")
+pytestmark = pytest.mark.only_on("file", "thick")
 KEPT = b"written before the driver died\n"
 
 
-@pytest.mark.only_on("file", "thick")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
 def test_mounted_volumes_outlive_the_driver_and_the_next_one_knows_them(
     site: Site, driver: Driver, kubelet: Kubelet, number: signal.Signals
@@ -89,7 +89,6 @@ def test_a_driver_killed_at_mkfs_or_mount_is_followed_by_one_that_stages(  # noq
     assert not made or _uuid(device) == uuid, "what was made is used, not made again"
 
 
-@pytest.mark.only_on("file", "thick")
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_driver_killed_between_the_devices_growth_and_the_file_systems_is_followed_by_one_that_grows_it(
     driver: Driver, kubelet: Kubelet, when: str
