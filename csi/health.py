@@ -15,8 +15,8 @@ from ullage.pb.csi.v1 import csi_pb2 as pb
 INACCESSIBLE = frozenset(
     {"DeviceFailed", "DeviceGone", "FileSystemReadOnly", "FileSystemStopped", "NotMounted", "Suspended"}
 )
-REACHABLE = frozenset({"PhysicalVolumeMissing"})
-"""Problems of a pool that is there and can be read."""
+REACHABLE = frozenset({"NoRoomForThinPool", "PhysicalVolumeMissing", "ThinPoolDoesNotZero"})
+"""Problems of a pool that can be read, and whose volumes, if it has any, can be used."""
 
 
 def require(*, is_offered: bool) -> None:
@@ -45,9 +45,9 @@ def of_pools(pools: Iterable[Pool]) -> pb.NodeGetStorageHealthResponse:
     """The pools that are ill. A (status, reason) pair occurs once; its message names every pool."""
     found: dict[tuple[pb.StorageHealthErrorType, str], list[str]] = {}
     for pool in pools:
+        is_reachable = pool.problem is None or pool.problem.reason in REACHABLE
+        status = pb.STORAGE_DEGRADED if is_reachable else pb.STORAGE_UNREACHABLE
         for problem in _problems(pool):
-            is_reachable = pool.problem is None or problem.reason in REACHABLE
-            status = pb.STORAGE_DEGRADED if is_reachable else pb.STORAGE_UNREACHABLE
             found.setdefault((status, problem.reason), []).append(f"{pool.name}: {problem.message}")
     return pb.NodeGetStorageHealthResponse(
         backend_health=[

@@ -109,6 +109,23 @@ def test_a_thin_pool_past_a_guard_is_degraded_and_says_how_full_it_is(data: floa
     assert told(pool("vg0/thin", thin=thin(data, metadata))) == [("STORAGE_DEGRADED", "ThinPoolNearlyFull", full)]
 
 
+def test_a_full_thin_pool_is_no_less_reachable_for_a_disk_that_its_group_lacks() -> None:
+    assert [(status, reason) for status, reason, _ in told(pool("vg0/thin", MISSING, thin(95.0)))] == [
+        ("STORAGE_DEGRADED", "PhysicalVolumeMissing"),
+        ("STORAGE_DEGRADED", "ThinPoolNearlyFull"),
+    ]
+    assert [(status, reason) for status, reason, _ in told(pool("vg0/thin", GONE, thin(95.0)))] == [
+        ("STORAGE_UNREACHABLE", "VolumeGroupMissing"),
+        ("STORAGE_UNREACHABLE", "ThinPoolNearlyFull"),
+    ]
+
+
+@pytest.mark.parametrize("reason", ["NoRoomForThinPool", "ThinPoolDoesNotZero"])
+def test_a_pool_that_only_takes_nothing_new_is_not_called_unreachable(reason: str) -> None:
+    (problem,) = told(pool("vg0/thin", Problem(reason=reason, message="because"), thin(0.0)))
+    assert problem == ("STORAGE_DEGRADED", reason, "vg0/thin: because")
+
+
 def test_a_reason_is_told_once_with_every_pool_it_is_true_of() -> None:
     """CSI: a pair of status and reason occurs once."""
     other = replace(GONE, message="vg1 is gone")
