@@ -325,8 +325,10 @@ def grow(request: pb.NodeExpandVolumeRequest) -> Grow:
 def health(request: pb.NodeGetVolumeHealthRequest) -> Health:
     """Raises InvalidRequestError, NotFoundError."""
     _named(request.volume_id, "volume_id")
-    path = request.volume_publish_path or request.staging_target_path
-    return Health(volume_id=_known(request.volume_id), path=_path(path, "volume_publish_path") if path else None)
+    for field in ("volume_publish_path", "staging_target_path"):
+        if text := getattr(request, field):
+            return Health(volume_id=_known(request.volume_id), path=_path(text, field))
+    return Health(volume_id=_known(request.volume_id), path=None)
 
 
 def token(last: VolumeId) -> str:
@@ -369,7 +371,7 @@ def _path(text: str, field: str) -> Path:
     if not text.startswith("/") or "\0" in text or ".." in parts or len(text.encode()) >= MOST_PATH_BYTES:
         raise InvalidRequestError(f"{field} {quoted(text)} is no absolute path without '..'")
     path = Path(text)
-    if path == Path("/"):
+    if not path.name:  # "//" is a root of its own to pathlib
         raise InvalidRequestError(f"{field} is the root")
     return path
 

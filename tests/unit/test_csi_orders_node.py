@@ -29,6 +29,7 @@ NO_PATHS = (
     "/a/b/..",
     "/a\0b",
     "/",
+    "//",
     "///",
     "/./",
     f"/{'x' * 4095}",
@@ -58,13 +59,16 @@ AT: dict[str, Callable[[str], Path | None]] = {
     "volume_publish_path of health": lambda path: (
         orders.health(pb.NodeGetVolumeHealthRequest(volume_id=ID, volume_publish_path=path)).path
     ),
+    "staging_target_path of health": lambda path: (
+        orders.health(pb.NodeGetVolumeHealthRequest(volume_id=ID, staging_target_path=path)).path
+    ),
 }
 FOUND_AT: dict[str, Callable[[str], Path | None]] = {
     "volume_path of stats": lambda path: orders.at(pb.NodeGetVolumeStatsRequest(volume_id=ID, volume_path=path)).path,
     "volume_path of grow": lambda path: orders.grow(pb.NodeExpandVolumeRequest(volume_id=ID, volume_path=path)).path,
 }
 EVERYWHERE = AT | FOUND_AT
-OPTIONAL = ("staging_target_path of publish", "volume_publish_path of health")
+OPTIONAL = ("staging_target_path of publish", "volume_publish_path of health", "staging_target_path of health")
 
 
 def first(words: str) -> str:
