@@ -6,6 +6,7 @@ for ReadWriteOnce when a driver does not know SINGLE_NODE_MULTI_WRITER; both let
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from csi.fs import kinds
@@ -35,6 +36,18 @@ class Capability:
     is_read_only: bool = False
     is_shared: bool = True
     """False: at one target path only (ReadWriteOncePod)."""
+
+
+def together(messages: Iterable[pb.VolumeCapability]) -> tuple[Capability, ...]:
+    """Read all that one volume is to satisfy; raises as `capability` does, and InvalidRequestError if it cannot.
+
+    It is a file system or a device, and of one kind: what the first stage makes of it, it is for good.
+    """
+    wanted = tuple(capability(each) for each in messages)
+    kinds_wanted = dict.fromkeys("a device" if each.is_block else each.fs_type for each in wanted)
+    if len(kinds_wanted) > 1:
+        raise InvalidRequestError(f"One volume cannot be {' and '.join(kinds_wanted)}")
+    return wanted
 
 
 def capability(message: pb.VolumeCapability) -> Capability:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from csi import parameters
-from csi.capabilities import Capability, capability
+from csi.capabilities import Capability, capability, together
 from csi.fs import kinds
 from ullage.errors import GIB, InvalidRequestError, InvalidTokenError, NotFoundError, OutOfRangeError, UnsupportedError
 from ullage.model import DeviceClassName, NodeName, Owner, VolumeId, Wipe
@@ -154,7 +154,7 @@ def create(request: pb.CreateVolumeRequest) -> Create:
     name = _named(request.name, "name")
     if not request.volume_capabilities:
         raise InvalidRequestError("volume_capabilities is missing: how is the volume to be used?")
-    wanted = [capability(each) for each in request.volume_capabilities]
+    wanted = together(request.volume_capabilities)
     parameters.check_parameters(request.parameters)
     if request.HasField("volume_content_source"):
         raise UnsupportedError("volumes from snapshots and clones are not supported by this version")
@@ -220,8 +220,7 @@ def validate(request: pb.ValidateVolumeCapabilitiesRequest) -> Validate:
         raise InvalidRequestError("volume_capabilities is missing: what is to be confirmed?")
     device_class, refusal = None, ""
     try:
-        for each in request.volume_capabilities:
-            capability(each)
+        together(request.volume_capabilities)
         parameters.check_parameters(request.parameters)
         parameters.wipe(request.mutable_parameters)
         device_class = parameters.device_class_name(request.parameters)
@@ -258,8 +257,7 @@ def room(request: pb.GetCapacityRequest) -> Room:
     node = NodeName(request.accessible_topology.segments.get(parameters.NODE_KEY, ""))
     device_class, is_possible = None, True
     try:
-        for each in request.volume_capabilities:
-            capability(each)
+        together(request.volume_capabilities)
         device_class = parameters.device_class_name(request.parameters)
     except (InvalidRequestError, UnsupportedError):
         is_possible = False

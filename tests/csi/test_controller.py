@@ -157,7 +157,7 @@ def test_what_is_confirmed_is_what_was_asked(services: HereServed) -> None:
     client = services.client
     client.create("pvc-a", SMALL_BYTES)
     asked = {
-        "volume_capabilities": [mounted("xfs", "noatime"), block()],
+        "volume_capabilities": [mounted("xfs", "noatime"), mounted("xfs")],
         "parameters": {KEY: CLASS},
         "mutable_parameters": {"wipe": "zero"},
     }
@@ -167,7 +167,8 @@ def test_what_is_confirmed_is_what_was_asked(services: HereServed) -> None:
     assert list(confirmed.volume_capabilities) == asked["volume_capabilities"]
     assert (dict(confirmed.parameters), dict(confirmed.mutable_parameters)) == ({KEY: CLASS}, {"wipe": "zero"})
     multi = pb.VolumeCapability(mount={}, access_mode={"mode": "MULTI_NODE_MULTI_WRITER"})
-    for more in ({"volume_capabilities": [multi]}, {**asked, "parameters": {KEY: "other"}}):
+    both = {"volume_capabilities": [mounted(), block()]}
+    for more in ({"volume_capabilities": [multi]}, both, {**asked, "parameters": {KEY: "other"}}):
         refused = client.controller.ValidateVolumeCapabilities(
             pb.ValidateVolumeCapabilitiesRequest(volume_id="pvc-a", **more)
         )

@@ -13,7 +13,7 @@ from google.protobuf.descriptor import EnumDescriptor
 
 from csi import controller, node
 from csi.calls import Calls
-from csi.capabilities import MODES, MOST_FLAG_BYTES, Capability, Mode, capability
+from csi.capabilities import MODES, MOST_FLAG_BYTES, Capability, Mode, capability, together
 from csi.controller import Controller
 from csi.fs.volumes import FileSystems
 from csi.identity import Identity
@@ -228,6 +228,35 @@ def test_a_way_of_use_is_refused_with_what_is_wrong_with_it(
 ) -> None:
     with pytest.raises(error, match=re.escape(sentence)):
         capability(message)
+
+
+@pytest.mark.parametrize(
+    ("messages", "sentence"),
+    [
+        ([mounted(), block()], "One volume cannot be ext4 and a device"),
+        ([block(), mounted("xfs"), mounted()], "One volume cannot be a device and xfs and ext4"),
+        ([mounted("xfs"), mounted("ext4"), mounted("xfs")], "One volume cannot be xfs and ext4"),
+        ([mounted("xfs"), mounted()], "One volume cannot be xfs and ext4"),
+    ],
+)
+def test_ways_of_use_that_no_one_volume_has_are_refused(messages: list[pb.VolumeCapability], sentence: str) -> None:
+    """CSI: a volume satisfies all of them, or the request fails."""
+    with pytest.raises(InvalidRequestError, match=f"^{sentence}$"):
+        together(messages)
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [],
+        [mounted(), mounted("ext4")],
+        [mounted("xfs", "noatime"), mounted("xfs", mode=Mode.SINGLE_NODE_READER_ONLY)],
+        [block(), block(Mode.SINGLE_NODE_SINGLE_WRITER)],
+    ],
+)
+def test_ways_of_use_of_one_kind_are_read_one_by_one(messages: list[pb.VolumeCapability]) -> None:
+    """Sidecars send one for each access mode of a claim."""
+    assert together(messages) == tuple(capability(each) for each in messages)
 
 
 def test_as_many_flags_as_csi_allows_reach_mount_as_they_came() -> None:
