@@ -80,7 +80,7 @@ def nodes(requirement: pb.TopologyRequirement) -> tuple[NodeName, ...]:
 
     Without requisite topologies the preferred ones are a wish, and a volume elsewhere is right.
     """
-    requisite = _names(requirement.requisite)
+    requisite = dict.fromkeys(_names(requirement.requisite))
     preferred = [name for name in _names(requirement.preferred) if name in requisite]
     return tuple(dict.fromkeys((*preferred, *requisite)))
 
