@@ -90,8 +90,7 @@ class Node(csi_pb2_grpc.NodeServicer):
     @rpc(orders.at)
     def NodeGetVolumeStats(self, order: orders.At, _patience: float) -> pb.NodeGetVolumeStatsResponse:  # noqa: D102, N802
         volume = self._volumes.get(order.volume_id)
-        self._file_systems.require_at(order.path, volume.device_path)
-        stats = self._file_systems.stats(order.path)
+        stats = self._file_systems.stats(volume.device_path, order.path)
         if isinstance(stats, BlockStats):
             return pb.NodeGetVolumeStatsResponse(usage=[Usage(unit=Usage.BYTES, total=stats.total_bytes)])
         return pb.NodeGetVolumeStatsResponse(

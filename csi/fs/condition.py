@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,15 +40,18 @@ class BlockStats:
     total_bytes: int
 
 
-def stats(place: Path) -> FileSystemStats | BlockStats:
-    """Of what is mounted at `place`; raises NotFoundError (nothing of ours), DeviceError (it does not answer)."""
-    mounted = _ours(place)
-    if mounted is None:
+def require_ours(place: Path) -> None:
+    """Raise NotFoundError unless something is mounted at `place` that can be a volume's."""
+    if _ours(place) is None:
         raise NotFoundError(f"{place} is no mount of a volume", path=str(place))
-    number = mounted.node_number()
-    if number is not None:
-        return BlockStats(total_bytes=_size(number, place))
+
+
+def stats(place: Path) -> FileSystemStats | BlockStats:
+    """Of the volume that is mounted at `place`; raises DeviceError (it does not answer)."""
     try:
+        status = place.stat()
+        if stat.S_ISBLK(status.st_mode):
+            return BlockStats(total_bytes=_size(status.st_rdev, place))
         found = os.statvfs(place)
     except OSError as failure:
         raise DeviceError(f"{place} does not answer: {failure.strerror}", path=str(place)) from failure

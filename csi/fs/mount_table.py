@@ -13,7 +13,8 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,6 +109,25 @@ class MountTable:
         return next((mount for mount in self.mounts if mount.id == mount_id), None)
 
 
+def mount_id(descriptor: int) -> int:
+    """The number of the mount that an open file is in (proc_pid_fdinfo(5))."""
+    lines = Path(f"/proc/self/fdinfo/{descriptor}").read_text("ascii").splitlines()
+    return int(next(line.partition(":")[2] for line in lines if line.startswith("mnt_id:")))
+
+
+def shows_at(place: Path, number: int) -> bool:
+    """Whether what is mounted uppermost at this very place is this block device: its file system, or its node.
+
+    No table is read, whose lines the kernel writes anew for each reader, all of them. "No" may also mean that only the
+    table can tell: btrfs has a number of its own, a read-only node that of a loop device.
+    """
+    with suppress(OSError), _found(place) as there, _found(place.parent) as above:
+        status = os.fstat(there)
+        shown = status.st_rdev if stat.S_ISBLK(status.st_mode) else status.st_dev
+        return shown == number and mount_id(there) != mount_id(above)
+    return False
+
+
 def read() -> MountTable:
     """The table as it is now."""
     return parsed(MOUNTINFO.read_bytes())
@@ -137,6 +157,16 @@ def parsed_at(table: bytes, place: Path) -> tuple[Mount, ...]:
 def split_options(options: str) -> tuple[str, ...]:
     """At the commas, but not at those in double quotes (an SELinux context has some)."""
     return tuple(option for option in re.findall(r'(?:[^,"]|"[^"]*"?)+', options) if option)
+
+
+@contextmanager
+def _found(path: Path) -> Iterator[int]:
+    """What is at the path, without opening it: neither a file system nor a device is asked."""
+    descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _mount(line: bytes) -> Mount:

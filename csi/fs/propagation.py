@@ -39,12 +39,10 @@ def require(place: Path) -> None:
     except OSError as failure:
         raise PreconditionError(f"{place.parent} is no directory to mount in: {failure.strerror}") from failure
     try:
-        fields = dict(
-            line.split(":\t", 1) for line in Path(f"/proc/self/fdinfo/{parent}").read_text("ascii").splitlines()
-        )
+        mount_id = mount_table.mount_id(parent)
     finally:
         os.close(parent)
-    containing = mount_table.read().with_id(int(fields["mnt_id"]))
+    containing = mount_table.read().with_id(mount_id)
     if (containing is not None and containing.is_shared) or _is_machines_own():
         return
     what = (

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from csi.fs import condition, growth, mount_table, propagation, publishing, readonly_loops, staging
@@ -108,17 +107,19 @@ class FileSystems:
             growth.grow(self._runner, device, mounted)
         return device.size_bytes
 
-    def require_at(self, volume_path: Path, device_path: str) -> None:
-        """Raise NotFoundError unless this device is shown at the path. A device that is gone is not compared."""
-        with suppress(FileNotFoundError):
-            number = os.stat(device_path).st_rdev  # noqa: PTH116 - a device node, not a file
-            _mounted(_resolved(volume_path), device_path, number)
-
-    def stats(self, volume_path: Path) -> FileSystemStats | BlockStats:
-        """How full it is; raises NotFoundError for a path that is no volume's."""
+    def stats(self, device_path: str, volume_path: Path) -> FileSystemStats | BlockStats:
+        """How full the volume is; raises NotFoundError unless the path shows it. A gone device is not compared."""
         if not volume_path.is_absolute():
             raise NotFoundError(f"{volume_path} is no mount of a volume", path=str(volume_path))
-        return condition.stats(_resolved(volume_path))
+        place = _resolved(volume_path)
+        try:
+            number = os.stat(device_path).st_rdev  # noqa: PTH116 - a device node, not a file
+        except FileNotFoundError:
+            condition.require_ours(place)
+        else:
+            if not mount_table.shows_at(place, number):
+                _mounted(place, device_path, number)
+        return condition.stats(place)
 
     def health(self, device_path: str, volume_path: Path) -> Problem | None:
         """What is wrong with the device, or with its mount at the path; None when nothing shows."""

@@ -12,7 +12,8 @@ from tests.csi.kubelet import MIB, Client, Kubelet, block, code_of, creation, mo
 from ullage.pb.csi.v1 import csi_pb2 as pb
 
 ANYWHERE = pytest.mark.only_on("file", "thick", "thin")
-pytestmark = pytest.mark.only_on("file", "thick")
+pytestmark = pytest.mark.only_on("file")
+ON_LVM_TOO = pytest.mark.only_on("file", "thick")
 KEY = "ullage.io/device-class"
 
 
@@ -93,6 +94,7 @@ def test_every_volume_is_on_some_page_though_others_come_and_go_meanwhile(servic
     assert code_of(lambda: client.controller.ListVolumes(negative)) is StatusCode.INVALID_ARGUMENT
 
 
+@ON_LVM_TOO
 def test_a_name_is_one_volume_and_what_differs_is_refused(site: Site, services: HereServed) -> None:
     client, conflict, bad = services.client, StatusCode.ALREADY_EXISTS, StatusCode.INVALID_ARGUMENT
     first = client.create("pvc-a", SMALL_BYTES, limit_bytes=2 * SMALL_BYTES)
@@ -133,6 +135,7 @@ def test_a_size_that_a_file_system_needs_is_given_unasked(services: HereServed) 
     assert services.client.create("pvc-b", MIB).capacity_bytes == 8 * MIB
 
 
+@ON_LVM_TOO
 def test_growth_is_as_the_resizer_reads_it(site: Site, services: HereServed) -> None:
     client = services.client
     client.create("pvc-a", SMALL_BYTES)
@@ -176,6 +179,7 @@ def test_what_is_confirmed_is_what_was_asked(services: HereServed) -> None:
         assert refused.message
 
 
+@ON_LVM_TOO
 def test_a_lost_store_is_no_missing_volume(site: Site, driver: Driver, kubelet: Kubelet) -> None:
     """A directory that is not mounted says nothing of what is on it: NOT_FOUND would leak, OK would lose."""
     kubelet.client.create("pvc-a", SMALL_BYTES)

@@ -22,11 +22,12 @@ from hypothesis import strategies as st
 
 from tests.contract.faults import until
 from tests.contract.sites import CLASS, Site
-from tests.csi.drivers import NODE, Driver
+from tests.csi.drivers import NODE, Driver, can_grow_ext4
 from tests.csi.kubelet import LONG_SECONDS, MIB, RWOP, Kubelet, block, creation, mounted
 from ullage.pb.csi.v1 import csi_pb2 as pb
 
-IDS = ("pvc-a", "pvc-b", "pvc-c")
+USES = {"pvc-a": mounted(), "pvc-b": block(), "pvc-c": mounted("ext4", "noatime", mode=RWOP)}
+"""What each volume is for, so that right calls go on from one another."""
 SECRET = "open-sesame"  # noqa: S105 - it is to be found in no log
 METHODS = tuple(
     f"/csi.v1.{service.name}/{method.name}"
@@ -85,7 +86,7 @@ EXPECTED = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Call:
     """One call; without a `request` its bytes are no message."""
 
@@ -100,7 +101,7 @@ class Call:
 @st.composite
 def calls(draw: st.DrawFn, folder: Path) -> Call:
     """Any call."""
-    kind = draw(st.sampled_from(["right", "right", "nearly", "nearly", "any", "any", "bytes"]))
+    kind = draw(st.sampled_from(["right"] * 10 + ["nearly"] * 4 + ["any"] * 4 + ["bytes"]))
     if kind == "bytes":
         return Call(draw(st.sampled_from(METHODS)), None, draw(st.sampled_from(NOT_MESSAGES)))
     if kind == "any":
@@ -118,11 +119,10 @@ def calls(draw: st.DrawFn, folder: Path) -> Call:
 
 def _right(draw: st.DrawFn, folder: Path) -> tuple[str, Message]:
     """A call as the sidecars and kubelet make it."""
-    name = draw(st.sampled_from(IDS))
+    name = draw(st.sampled_from(tuple(USES)))
     size = draw(st.sampled_from([8 * MIB, 16 * MIB, 24 * MIB]))
     staging, target = (f"{folder}/{name}/{each}" for each in ("staging", draw(st.sampled_from(["one", "two"]))))
     Path(staging).mkdir(parents=True, exist_ok=True)
-    use = draw(st.sampled_from([mounted(), mounted("ext4", "noatime"), mounted(mode=RWOP), block(), block(RWOP)]))
     asks: dict[str, Message] = {
         "Controller/CreateVolume": creation(name, size, mutable={"wipe": "discard"}),
         "Controller/DeleteVolume": pb.DeleteVolumeRequest(volume_id=name),
@@ -131,17 +131,17 @@ def _right(draw: st.DrawFn, folder: Path) -> tuple[str, Message]:
         ),
         "Controller/GetCapacity": pb.GetCapacityRequest(parameters={"ullage.io/device-class": CLASS}),
         "Node/NodeStageVolume": pb.NodeStageVolumeRequest(
-            volume_id=name, staging_target_path=staging, volume_capability=use
+            volume_id=name, staging_target_path=staging, volume_capability=USES[name]
         ),
         "Node/NodePublishVolume": pb.NodePublishVolumeRequest(
-            volume_id=name, staging_target_path=staging, target_path=target, volume_capability=use
+            volume_id=name, staging_target_path=staging, target_path=target, volume_capability=USES[name]
         ),
         "Node/NodeGetVolumeStats": pb.NodeGetVolumeStatsRequest(volume_id=name, volume_path=target),
         "Node/NodeExpandVolume": pb.NodeExpandVolumeRequest(volume_id=name, volume_path=target),
         "Node/NodeUnpublishVolume": pb.NodeUnpublishVolumeRequest(volume_id=name, target_path=target),
         "Node/NodeUnstageVolume": pb.NodeUnstageVolumeRequest(volume_id=name, staging_target_path=staging),
     }
-    method = draw(st.sampled_from([*asks, "Controller/CreateVolume", "Node/NodeStageVolume"]))
+    method = draw(st.sampled_from([*asks, "Controller/CreateVolume", "Node/NodeStageVolume", "Node/NodePublishVolume"]))
     return f"/csi.v1.{method}", asks[method]
 
 
@@ -188,7 +188,7 @@ def _text(name: str, folder: Path) -> st.SearchStrategy[str]:
         below = [str(folder / each) for each in ("staging", "target", "a/b/c", "x" * 300, f"../{folder.name}/target")]
         return st.sampled_from([*below, *(each for each in HOSTILE if each != "/")])
     if name in {"name", "volume_id", "source_volume_id"}:
-        return st.sampled_from((*IDS, *HOSTILE))
+        return st.sampled_from((*USES, *HOSTILE))
     return st.one_of(st.sampled_from(HOSTILE), st.text(max_size=20))
 
 
@@ -208,15 +208,15 @@ class Model:
     def ask(self, call: Call) -> None:
         send: Callable[..., bytes] = self.channel.unary_unary(call.method)
         try:
-            answer, code = send(call.content, timeout=LONG_SECONDS), grpc.StatusCode.OK
+            answer, code, said = send(call.content, timeout=LONG_SECONDS), grpc.StatusCode.OK, ""
         except grpc.RpcError as refused:
-            answer, code = b"", refused.code()
-            said = str(refused.details())
+            answer, code, said = b"", refused.code(), str(refused.details())
             assert SECRET not in said, call
             assert len(said) < 4000, call
         self.tally[f"{call.method.rpartition('/')[2]} {code.name}"] += 1
         # What is no message is refused by gRPC itself, before the driver sees it.
-        assert code in EXPECTED or (call.request is None and code is grpc.StatusCode.INTERNAL), (call, code)
+        is_foreseen = code in EXPECTED or (call.request is None and code is grpc.StatusCode.INTERNAL)
+        assert is_foreseen or ("resize2fs" in said and not can_grow_ext4()), (call, code, said)
         if code is grpc.StatusCode.OK and call.method.endswith("/CreateVolume"):
             self.ids.add(pb.CreateVolumeResponse.FromString(answer).volume.volume_id)
         if code is grpc.StatusCode.OK and call.method.endswith("/DeleteVolume"):
@@ -234,11 +234,8 @@ def test_hostile_calls_crash_nothing_leave_nothing_and_are_all_foreseen(
 
         @settings(
             max_examples=60,
-            phases=[
-                Phase.explicit,
-                Phase.reuse,
-                Phase.generate,
-            ],  # an example costs mounts: none are spent on shrinking
+            # An example costs mounts: none are spent on shrinking.
+            phases=[Phase.explicit, Phase.reuse, Phase.generate],
             suppress_health_check=list(HealthCheck),
         )
         @given(st.lists(calls(root), min_size=20, max_size=30))

@@ -53,7 +53,7 @@ def test_what_is_written_through_the_target_is_on_the_device(node: Node, disk: D
     assert len(node.mounts()) == 1
     write(target)
     assert disk.file.read_bytes()[:4096] == b"x" * 4096
-    assert node.fs.stats(target) == BlockStats(total_bytes=8 * MIB)
+    assert node.fs.stats(disk.path, target) == BlockStats(total_bytes=8 * MIB)
     for _ in range(2):
         node.fs.unpublish(target)
     assert not target.exists()
@@ -78,7 +78,7 @@ def test_read_only_means_that_root_cannot_write_whatever_it_tries(node: Node, di
         assert reader.read(4) == b"kept"
     os.sync()
     assert disk.digest() == before
-    assert node.fs.stats(target) == BlockStats(total_bytes=8 * MIB)
+    assert node.fs.stats(disk.path, target) == BlockStats(total_bytes=8 * MIB)
     node.fs.unpublish(target)
     assert node.read_only_loops() == []
 
@@ -174,14 +174,14 @@ def test_it_grows_with_its_device(node: Node, disk: Disk, *, is_read_only: bool)
     target = node.publish_block(disk, is_read_only=is_read_only)
     disk.grow(16 * MIB)
     assert node.fs.expand(target, disk.path) == 16 * MIB
-    assert node.fs.stats(target) == BlockStats(total_bytes=16 * MIB)
+    assert node.fs.stats(disk.path, target) == BlockStats(total_bytes=16 * MIB)
 
 
 def test_a_node_whose_device_is_gone_is_replaced_and_unpublished(node: Node, disk: Disk) -> None:
     target = node.publish_block(disk)
     ran("losetup", "--detach", disk.path)
     with pytest.raises(DeviceError):
-        node.fs.stats(target)
+        node.fs.stats(disk.path, target)
     other = node.disk(8 * MIB) if number_of(disk.path) else disk
     if other.path == disk.path:  # the number was taken again: the same node, with new bytes behind it
         node.publish_block(other)

@@ -163,4 +163,4 @@ def test_stats_of_a_dead_mount_are_an_error_and_never_nothing(node: Node) -> Non
     target = node.publish_block(disk)
     ran("losetup", "--detach", disk.path)
     with pytest.raises(DeviceError):
-        node.fs.stats(target)
+        node.fs.stats(disk.path, target)

@@ -307,7 +307,7 @@ def test_stats_are_those_of_the_mount_and_cost_no_process(node: Node, kind: str)
     (target / "file").write_bytes(os.urandom(8 * MIB))
     os.sync()
     node.runner = Hurdles()
-    found = node.fs.stats(target)
+    found = node.fs.stats(disk.path, target)
     assert isinstance(found, FileSystemStats)
     assert SIZE[kind] * 0.6 < found.total_bytes <= SIZE[kind]
     assert 8 * MIB <= found.used_bytes < found.total_bytes
@@ -318,10 +318,11 @@ def test_stats_are_those_of_the_mount_and_cost_no_process(node: Node, kind: str)
 
 @pytest.mark.parametrize("path", ["some/path", "/nowhere/at/all", "/", "/proc"])
 def test_stats_of_what_is_no_volume_are_not_found(node: Node, path: str) -> None:
+    disk = node.disk(8 * MIB)
     with pytest.raises((NotFoundError, InvalidRequestError)):
-        node.fs.stats(Path(path))
+        node.fs.stats(disk.path, Path(path))
     with pytest.raises(NotFoundError):
-        node.fs.stats(node.root)
+        node.fs.stats(disk.path, node.root)
 
 
 def test_expand_of_what_is_no_mount_is_not_found(node: Node) -> None:
@@ -353,4 +354,4 @@ def test_a_class_has_its_own_options_of_mkfs(node: Node) -> None:
 def test_block_stats_are_the_device_s(node: Node) -> None:
     disk = node.disk(GIB)
     target = node.publish_block(disk)
-    assert node.fs.stats(target) == BlockStats(total_bytes=GIB)
+    assert node.fs.stats(disk.path, target) == BlockStats(total_bytes=GIB)

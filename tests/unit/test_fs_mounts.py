@@ -85,7 +85,7 @@ def test_a_path_that_nothing_can_be_mounted_at_is_refused_before_anything_is_run
         with pytest.raises(InvalidRequestError):
             call(Path(path))
     with pytest.raises((InvalidRequestError, NotFoundError)):
-        fs.stats(Path(path))
+        fs.stats("/dev/null", Path(path))
 
 
 def test_the_words_of_blkid_become_a_phrase() -> None:

@@ -18,6 +18,7 @@ from ullage.cli.output import DEFAULT_SOCKET
 from ullage.config import load
 from ullage.errors import ConfigError, UllageError
 from ullage.logs import set_up
+from ullage.memory import share_arenas
 from ullage.model import DeviceClass, Problem
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Daemon:
         from ullage.metrics import CommandMetrics, describe_process  # noqa: PLC0415
         from ullage.run import Subprocesses  # noqa: PLC0415
 
+        share_arenas()
         set_up(options.log_level, options.log_format)
         self._options = options
         self._signals = _Signals()
