@@ -15,27 +15,37 @@ What must hold before anything is destroyed, and who checks it:
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from node_agent.backends.port import Backend, NewVolume
 from node_agent.locks import Operations, StoreLocks
-from node_agent.refusals import check_limit, check_same, check_sizes, no_room, no_room_to_grow
+from node_agent.refusals import (
+    check_limit,
+    check_same,
+    check_same_snapshot,
+    check_sizes,
+    no_room,
+    no_room_for_copy,
+    no_room_to_grow,
+)
 from node_agent.reporter import Reporter
 from node_agent.stock import Stock
 from node_agent.wipe import Moment
 from ullage.capacity import Allocation, allocate, allocate_growth, rounded_bytes
 from ullage.errors import (
+    InvalidRequestError,
     NotFoundError,
     NotOursError,
+    OutOfRangeError,
     PoolUnavailableError,
     StillRunningError,
     UllageError,
     UnavailableError,
     UnknownDeviceClassError,
-    UnsupportedError,
     VolumeNotReadyError,
     human_bytes,
 )
@@ -47,11 +57,14 @@ from ullage.model import (
     Done,
     ExpandVolume,
     ModifyVolume,
+    Owner,
     Pool,
     PoolName,
     StoreName,
+    TakeSnapshot,
     Volume,
     VolumeId,
+    VolumeKind,
     VolumeState,
     Wipe,
 )
@@ -77,6 +90,18 @@ class Wiper(Protocol):
         progress: Callable[[int], None],
     ) -> None:
         """Wipe [start, end) as the policy asks; raises VolumeInUseError, DeviceError."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wish:
+    """What is to be made of a source."""
+
+    id: VolumeId
+    kind: VolumeKind
+    device_class: DeviceClass
+    size_bytes: int
+    limit_bytes: int = 0
+    owner: Owner
 
 
 class Agent:
@@ -112,7 +137,7 @@ class Agent:
     def recover(self) -> None:
         """After a start: bring up the devices of our volumes and finish what an earlier process had begun."""
         for report in self._stock.reports():
-            asleep = [volume for volume in report.volumes if not volume.is_active]
+            asleep = [each for each in report.volumes if not each.is_active and each.kind is VolumeKind.VOLUME]
             backend = self._reporter.backend_of(report.name)
             if asleep and report.problem is None and backend is not None:
                 try:
@@ -173,13 +198,17 @@ class Agent:
             request.volume_id, request, lambda: self._delete(request), patience_seconds=patience_seconds
         )
 
-    def snapshot(self, volume_id: VolumeId) -> Done:
-        """Not yet."""
-        raise UnsupportedError(f"snapshots are not supported by this version (asked for {volume_id})")
+    def snapshot(self, request: TakeSnapshot, *, patience_seconds: float = LONGEST_WAIT_SECONDS) -> Done:
+        """Keep what a volume holds at one moment, or find the snapshot that an equal request took.
 
-    def clone(self, volume_id: VolumeId) -> Done:
-        """Not yet."""
-        raise UnsupportedError(f"clones are not supported by this version (asked for {volume_id})")
+        A mounted file system is at rest at that moment, as after an fsfreeze. Raises NotFoundError (no such volume),
+        ConflictError, UnsupportedError, and as `create`.
+        """
+        check_volume_id(request.snapshot_id)
+        check_volume_id(request.source)
+        return self._operations.run(
+            request.snapshot_id, request, lambda: self._snapshot(request), patience_seconds=patience_seconds
+        )
 
     def get(self, volume_id: VolumeId) -> Volume:
         """One volume, from memory; raises NotFoundError only when every store could be read."""
@@ -213,7 +242,7 @@ class Agent:
             found = None
         is_new = found is None
         if found is None:
-            found, is_new = self._carve(request)
+            found, is_new = self._copy(request, request.source) if request.source else self._carve(request)
         check_same(request, found)
         return Done(volume=self._finish(found), is_new=is_new)
 
@@ -257,6 +286,97 @@ class Agent:
             )
             return volume, True
 
+    def _copy(self, request: CreateVolume, source: VolumeId) -> tuple[Volume, bool]:
+        begun_as = self._source(source)
+        if request.size_bytes < begun_as.size_bytes:
+            raise OutOfRangeError(
+                f"{source} has {begun_as.size_bytes} bytes; a volume that begins with them cannot have fewer "
+                f"({request.size_bytes} are wanted)",
+                size_bytes=begun_as.size_bytes,
+            )
+        if request.pool not in (None, begun_as.pool):
+            raise InvalidRequestError(f"{source} is in {begun_as.pool}, and no copy of it can be in {request.pool}")
+        device_class = self._class(request.device_class)
+        wish = _Wish(
+            id=request.volume_id,
+            kind=VolumeKind.VOLUME,
+            device_class=replace(device_class, wipe=request.wipe or device_class.wipe),
+            size_bytes=request.size_bytes,
+            limit_bytes=request.limit_bytes,
+            owner=request.owner,
+        )
+        return self._derive(wish, begun_as)
+
+    def _snapshot(self, request: TakeSnapshot) -> Done:
+        found = self._stock.find(request.snapshot_id)
+        if found is not None:
+            check_same_snapshot(request, found)
+            return Done(volume=found, is_new=False)
+        source = self._source(request.source)
+        if source.kind is VolumeKind.SNAPSHOT:
+            raise InvalidRequestError(f"{source.id} is a snapshot itself; snapshots are taken of volumes")
+        wish = _Wish(
+            id=request.snapshot_id,
+            kind=VolumeKind.SNAPSHOT,
+            device_class=replace(self._class(source.device_class), wipe=source.wipe),
+            size_bytes=source.size_bytes,
+            owner=source.owner,
+        )
+        volume, is_new = self._derive(wish, source)
+        return Done(volume=volume, is_new=is_new)
+
+    def _source(self, volume_id: VolumeId) -> Volume:
+        """What is to be copied; raises NotFoundError, VolumeNotReadyError, PoolUnavailableError."""
+        source = self.get(volume_id)
+        self._readable(source)
+        if source.state is not VolumeState.READY:
+            raise VolumeNotReadyError(f"volume {source.id} is still {source.state}", volume_id=source.id)
+        return source
+
+    def _derive(self, wish: _Wish, source: Volume) -> tuple[Volume, bool]:
+        """Make what begins as the source is at one moment, in its pool: no bytes are moved."""
+        backend = self._backend(source.store)
+        with self._changing(source.store, f"copy of {source.id} to {wish.id}"):
+            source = self._source(source.id)  # nobody else changes it any more
+            pool = self._stock.pools()[source.pool]
+            if wish.device_class.name not in pool.classes:
+                raise InvalidRequestError(
+                    f"{source.id} is in {pool.name}, which is none of device class {wish.device_class.name}'s pools"
+                )
+            check_limit(rounded_bytes(source.layout, pool.extent_bytes, wish.size_bytes), wish.limit_bytes, pool)
+            allocation = allocate(pool, source.layout, wish.size_bytes)
+            if allocation is None:
+                self._reporter.look_at_locked(source.store)
+                pool = self._stock.pools()[source.pool]
+                allocation = allocate(pool, source.layout, wish.size_bytes)
+            if allocation is None:
+                raise no_room_for_copy(source, pool, wish.size_bytes)
+            new = NewVolume(
+                id=wish.id,
+                kind=wish.kind,
+                source=source,
+                taken_at=int(time.time()) if wish.kind is VolumeKind.SNAPSHOT else 0,
+                device_class=wish.device_class,
+                pool=pool,
+                allocation=allocation,
+                owner=wish.owner,
+                needs_wipe=False,
+            )
+            try:
+                volume = backend.create(new)
+                if volume.device_size_bytes < allocation.size_bytes:
+                    volume = backend.expand(volume, allocation, needs_wipe=False)
+            except UllageError:
+                self._reporter.look_at_locked(pool.store)
+                found = self._stock.find(wish.id)
+                if found is None or self._is_half_made(found):
+                    raise
+                return found, False
+            self._stock.apply(pool.store, None, volume)
+        self._reporter.wish(pool.store)
+        log.info("volume derived", extra={"volume_id": volume.id, "kind": volume.kind, "source": source.id})
+        return volume, True
+
     def _choose(self, request: CreateVolume, device_class: DeviceClass) -> Pool:
         """The pool for a new volume; before a refusal everything is looked at afresh."""
         for is_last in (False, True):
@@ -299,6 +419,8 @@ class Agent:
     def _expand(self, request: ExpandVolume) -> Done:
         volume = self.get(request.volume_id)
         _refuse_unfinished(volume)
+        if volume.kind is VolumeKind.SNAPSHOT:
+            raise InvalidRequestError(f"{volume.id} is a snapshot: it has its size for good")
         check_limit(volume.size_bytes, request.limit_bytes, volume)
         if volume.size_bytes >= request.size_bytes and volume.state is VolumeState.READY:
             return Done(volume=volume, is_new=False)
@@ -390,11 +512,14 @@ class Agent:
     def _is_half_made(self, volume: Volume) -> bool:
         """Whether its creation died before it was what its class asks for: it is removed and begun again.
 
-        It has no device yet, or LVM had not come to its integrity (which is added when all the rest is there).
+        It has no device yet, or LVM had not come to its integrity (which is added when all the rest is there), or it
+        had its source's content and not yet its own size.
         """
         device_class = self._classes.get(volume.device_class)
         lacks_integrity = device_class is not None and device_class.layout.integrity > volume.layout.integrity
-        return volume.state is VolumeState.CREATING and (volume.device_size_bytes == 0 or lacks_integrity)
+        return volume.state is VolumeState.CREATING and (
+            volume.device_size_bytes == 0 or lacks_integrity or volume.source is not None
+        )
 
     def _wipe_part(self, volume: Volume, moment: Moment, start_bytes: int) -> None:
         whole = human_bytes(volume.device_size_bytes - start_bytes)

@@ -29,6 +29,7 @@ from ullage.errors import (
     NotFoundError,
     NotOursError,
     PoolUnavailableError,
+    UnsupportedError,
     VolumeInUseError,
 )
 from ullage.model import (
@@ -40,6 +41,7 @@ from ullage.model import (
     Problem,
     StoreName,
     Volume,
+    VolumeKind,
     VolumeState,
     Wipe,
 )
@@ -49,6 +51,12 @@ NOT_OPEN = 'lv_device_open!="open"'
 REMOVABLE = ('lv_role!="thickorigin"', "vg_missing_pv_count=0")
 """A classic snapshot would go with its origin: such an origin counts as in use. And of a volume that lies partly on a
 missing physical volume LVM would remove what lies on the others, and then not take the missing one back by itself."""
+_SHOWN = {
+    VolumeKind.SNAPSHOT: ("--permission", "r", "--setactivationskip", "y"),
+    VolumeKind.VOLUME: ("--permission", "rw", "--setactivationskip", "n"),
+}
+"""A snapshot has no device, and could not be written to if somebody gave it one. lvcreate(8) skips the activation of
+every thin snapshot unless told otherwise: a copy that is to be used would then be without a device after each boot."""
 OPEN_LOOKS, OPEN_LOOK_SECONDS = 5, 0.3
 
 
@@ -134,39 +142,53 @@ class LvmBackend:
         """
         thin = new.pool.type is DeviceType.THIN
         is_raid = not thin and new.device_class.layout.is_raid
+        if new.source is not None and not thin:
+            raise UnsupportedError(f"{new.source.id} is thick: snapshots and copies are of thin volumes only")
+        is_larger = new.source is not None and new.allocation.size_bytes > new.source.size_bytes
         label = tags.Label(
             volume_id=new.id,
+            kind=new.kind,
+            source=new.source.id if new.source else None,
+            taken_at=new.taken_at,
             device_class=new.device_class.name,
             wipe=new.device_class.wipe,
             owner=new.owner,
-            state=VolumeState.CREATING if new.needs_wipe or is_raid else VolumeState.READY,
+            state=VolumeState.CREATING if new.needs_wipe or is_raid or is_larger else VolumeState.READY,
         )
         size = f"{new.allocation.size_bytes}b"
-        if thin:
-            shape: tuple[str, ...] = ("--type", "thin", "--virtualsize", size, "--thinpool", new.pool.name)
-            where: tuple[str, ...] = ()
+        if new.source is not None:
+            shape: tuple[str, ...] = ("--snapshot", *_SHOWN[new.kind])
+            where: tuple[str, ...] = (f"{new.source.store}/{new.source.id}",)
+        elif thin:
+            shape = ("--type", "thin", "--virtualsize", size, "--thinpool", new.pool.name)
+            where = ()
         else:
             shape = (*_shape(new.device_class.layout), "--size", size)
             where = (new.pool.store, *self._where(new.pool.store, new.device_class.layout, new.allocation))
         marks = (word for tag in tags.written(label) for word in ("--addtag", tag))
         self._change(new.pool.store, "lvcreate", "--yes", "--name", new.id, *shape, *marks, *where)
-        made = _as_kernel_shows(
-            Volume(
-                id=new.id,
-                pool=new.pool.name,
-                store=new.pool.store,
-                type=new.pool.type,
-                device_class=new.device_class.name,
-                size_bytes=0,
-                device_size_bytes=0,
-                state=label.state,
-                wipe=label.wipe,
-                owner=new.owner,
-                device_path=f"/dev/{new.pool.store}/{new.id}",
-                layout=Layout() if thin else new.device_class.layout,
-                taken=tuple(sorted(new.allocation.taken, key=lambda share: share.physical_volume)),
-            )
+        made = Volume(
+            id=new.id,
+            kind=new.kind,
+            source=label.source,
+            taken_at=label.taken_at,
+            pool=new.pool.name,
+            store=new.pool.store,
+            type=new.pool.type,
+            device_class=new.device_class.name,
+            size_bytes=0,
+            device_size_bytes=0,
+            state=label.state,
+            wipe=label.wipe,
+            owner=new.owner,
+            device_path=f"/dev/{new.pool.store}/{new.id}",
+            layout=Layout() if thin else new.device_class.layout,
+            taken=tuple(sorted(new.allocation.taken, key=lambda share: share.physical_volume)),
         )
+        if new.source is not None and new.kind is VolumeKind.SNAPSHOT:
+            size_bytes = new.source.device_size_bytes
+            return replace(made, size_bytes=size_bytes, device_size_bytes=size_bytes, is_active=False)
+        made = _as_kernel_shows(made)
         return self.settle(made) if is_raid and not new.needs_wipe else made
 
     def expand(self, volume: Volume, growth: Allocation, *, needs_wipe: bool) -> Volume:

@@ -26,6 +26,7 @@ from ullage.model import (
     Share,
     StoreName,
     Volume,
+    VolumeKind,
     VolumeState,
 )
 
@@ -266,6 +267,9 @@ def _volume(
     store = StoreName(head.vg_name)
     return Volume(
         id=label.volume_id,
+        kind=label.kind,
+        source=label.source,
+        taken_at=label.taken_at,
         pool=PoolName(f"{store}/{row.pool_lv}" if row.pool_lv else store),
         store=store,
         type=DeviceType.THIN if row.pool_lv else DeviceType.THICK,
@@ -278,7 +282,7 @@ def _volume(
         device_path=f"/dev/{store}/{row.lv_name}",
         device_major=row.lv_kernel_major,
         device_minor=row.lv_kernel_minor,
-        dm_uuid=f"LVM-{(head.vg_uuid + row.lv_uuid).replace('-', '')}",
+        dm_uuid="" if label.kind is VolumeKind.SNAPSHOT else f"LVM-{(head.vg_uuid + row.lv_uuid).replace('-', '')}",
         is_active=row.lv_active == "active",
         is_open=row.lv_device_open == "open",
         layout=layout,
