@@ -187,7 +187,7 @@ class LvmBackend:
         )
         if new.source is not None and new.kind is VolumeKind.SNAPSHOT:
             size_bytes = new.source.device_size_bytes
-            return replace(made, size_bytes=size_bytes, device_size_bytes=size_bytes, is_active=False)
+            return replace(made, size_bytes=size_bytes, device_size_bytes=size_bytes, device_path="", is_active=False)
         made = _as_kernel_shows(made)
         return self.settle(made) if is_raid and not new.needs_wipe else made
 
@@ -389,7 +389,7 @@ def _unmatched(
     found = next((each for each in report.volumes if each.id == volume.id), None)
     if found is None:
         return NotOursError(f"{volume.store}/{volume.id} does not carry our tag {tags.volume_tag(volume.id)}")
-    return VolumeInUseError(f"{found.device_path} is open or has snapshots; close or unmount it first")
+    return VolumeInUseError(f"{found.store}/{found.id} is open or has snapshots; close or unmount it first")
 
 
 def _missing(store: StoreName) -> StoreReport:

@@ -279,7 +279,7 @@ def _volume(
         state=label.state,
         wipe=label.wipe,
         owner=label.owner,
-        device_path=f"/dev/{store}/{row.lv_name}",
+        device_path="" if label.kind is VolumeKind.SNAPSHOT else f"/dev/{store}/{row.lv_name}",
         device_major=row.lv_kernel_major,
         device_minor=row.lv_kernel_minor,
         dm_uuid="" if label.kind is VolumeKind.SNAPSHOT else f"LVM-{(head.vg_uuid + row.lv_uuid).replace('-', '')}",
