@@ -12,11 +12,12 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from node_agent.backends.lvm import tags
+from node_agent.backends.lvm import free_runs, tags
 from node_agent.backends.lvm.command import Lvm
 from node_agent.backends.lvm.devices import candidates
 from node_agent.backends.lvm.pools import PHYSICAL_VOLUME_MISSING, data_bytes, metadata_bytes, names, store_report
-from node_agent.backends.lvm.report import ARGUMENTS, COMPONENT, VolumeGroup, end_of_free, volume_groups
+from node_agent.backends.lvm.report import COMPONENT, VolumeGroup, volume_groups
+from node_agent.backends.lvm.rows import ARGUMENTS
 from node_agent.backends.port import NewVolume, StoreReport
 from node_agent.block import block_device
 from ullage.capacity import Allocation
@@ -264,13 +265,9 @@ class LvmBackend:
         if layout.is_spread or len(allocation.taken) < 2:  # noqa: PLR2004 - one is exact by itself
             return allocation.physical_volumes
         *whole, last = allocation.taken
-        fields = ("-o", "vg_extent_size,pvseg_start,pvseg_size,lv_name", "--sort", "pvseg_start")
-        rows = self._lvm.look(
-            *("pvs", "--segments", "--reportformat", "json", "--units", "b", "--nosuffix", *fields),
-            last.physical_volume,
-            devices=self._devices.get(store, ()),
-        )
-        end = end_of_free(rows, last.size_bytes)
+        devices = self._devices.get(store, ())
+        runs = self._lvm.look("pvs", *free_runs.ARGUMENTS, last.physical_volume, devices=devices)
+        end = free_runs.end_of_free(runs, last.size_bytes)
         return (*(share.physical_volume for share in whole), f"{last.physical_volume}:0-{end}")
 
     def _groups(self, devices: Sequence[str], *arguments: str) -> dict[StoreName, VolumeGroup]:
