@@ -121,8 +121,11 @@ def _require_alone(device: Device, others: Iterable[Mount]) -> None:
 
 def nodes_of(table: MountTable, device: Device) -> list[Mount]:
     """Where the device, or a read-only loop device over it, is published."""
-    numbers = {device.number, *(loop.number for loop in readonly_loops.all_of_ours() if loop.below == device.number)}
-    return [mount for mount in table.nodes() if mount.node_number() in numbers]
+    published = [(mount, number) for mount in table.nodes() if (number := mount.node_number()) is not None]
+    # Loop devices are asked one by one, and a machine can have hundreds: only where one may be published.
+    loops = readonly_loops.all_of_ours() if any(readonly_loops.is_loop(number) for _, number in published) else ()
+    numbers = {device.number, *(loop.number for loop in loops if loop.below == device.number)}
+    return [mount for mount, number in published if number in numbers]
 
 
 def shows(mounted: Mount, number: int) -> bool:

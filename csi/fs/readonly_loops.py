@@ -36,6 +36,7 @@ _SET_CAPACITY, _CLR_FD, _GET_STATUS64, _CONFIGURE, _CTL_GET_FREE = 0x4C07, 0x4C0
 _STATUS = struct.Struct("=5Q4I64s64s32s2Q")  # struct loop_info64
 _CONFIG_HEAD, _CONFIG_RESERVED = struct.Struct("=2I"), bytes(64)  # struct loop_config around it
 _READ_ONLY, _AUTOCLEAR, _DIRECT_IO = 1, 4, 16
+_LOOP_MAJOR = 7  # Documentation/admin-guide/devices.txt
 _MARK = b"ullage-ro:"
 _GONE = (errno.ENOENT, errno.ENODEV, errno.ENXIO)
 _TRIES = 16
@@ -55,6 +56,11 @@ class ReadOnlyLoop:
     mark: bytes
     is_leaving: bool
     """Detached while open: it goes with its last user, and is nobody's any more."""
+
+
+def is_loop(number: int) -> bool:
+    """Whether this is the number of a loop device, anybody's."""
+    return os.major(number) == _LOOP_MAJOR
 
 
 def all_of_ours() -> tuple[ReadOnlyLoop, ...]:
