@@ -1,4 +1,4 @@
-"""What a storage backend is: facts and single steps. Order, locks, retries and wiping belong to `node_agent.agent`.
+"""What a storage backend is: facts and single steps. Order, locks, retries and wiping belong to the agent's operations.
 
 The steps of a life, and the marks they leave on the device itself, so that a crash at any point is seen again:
 
