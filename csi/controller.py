@@ -9,8 +9,10 @@ from collections.abc import Sequence
 
 from google.protobuf.wrappers_pb2 import Int64Value
 
-from csi import health, orders, parameters
+from csi import health, parameters
 from csi.calls import Calls, not_offered, rpc
+from csi.orders import controller as orders
+from csi.orders.about import About, nothing
 from ullage.capacity import available_bytes, largest_volume_bytes
 from ullage.errors import InvalidRequestError
 from ullage.model import CreateVolume, DeviceClass, ExpandVolume, ModifyVolume, Pool
@@ -61,7 +63,7 @@ class Controller(csi_pb2_grpc.ControllerServicer):
         return pb.CreateVolumeResponse(volume=_volume(made))
 
     @rpc(orders.delete, is_change=True)
-    def DeleteVolume(self, order: orders.About, patience: float) -> pb.DeleteVolumeResponse:  # noqa: D102, N802
+    def DeleteVolume(self, order: About, patience: float) -> pb.DeleteVolumeResponse:  # noqa: D102, N802
         try:
             check_volume_id(order.volume_id)
         except InvalidRequestError:
@@ -103,7 +105,7 @@ class Controller(csi_pb2_grpc.ControllerServicer):
         return pb.ListVolumesResponse(entries=entries, next_token=token)
 
     @rpc(orders.get)
-    def ControllerGetVolume(self, order: orders.About, _patience: float) -> pb.ControllerGetVolumeResponse:  # noqa: D102, N802
+    def ControllerGetVolume(self, order: About, _patience: float) -> pb.ControllerGetVolumeResponse:  # noqa: D102, N802
         return pb.ControllerGetVolumeResponse(
             volume=_volume(self._volumes.get(order.volume_id)),
             status=pb.ControllerGetVolumeResponse.VolumeStatus(),
@@ -119,7 +121,7 @@ class Controller(csi_pb2_grpc.ControllerServicer):
         return _room([(pool, device_class) for pool in pools if device_class.name in pool.classes])
 
     @rpc(orders.get)
-    def ControllerGetVolumeHealth(self, order: orders.About, _patience: float) -> pb.ControllerGetVolumeHealthResponse:  # noqa: D102, N802
+    def ControllerGetVolumeHealth(self, order: About, _patience: float) -> pb.ControllerGetVolumeHealthResponse:  # noqa: D102, N802
         self._require_health()
         volume = self._volumes.get(order.volume_id)
         return pb.ControllerGetVolumeHealthResponse(volume_health=health.of_volume(volume.id, volume.problem))
@@ -133,8 +135,8 @@ class Controller(csi_pb2_grpc.ControllerServicer):
             entries=[health.of_volume(each.id, each.problem) for each in page], next_token=token
         )
 
-    @rpc(orders.nothing)
-    def ControllerGetCapabilities(self, _order: orders.About, _patience: float) -> pb.ControllerGetCapabilitiesResponse:  # noqa: D102, N802
+    @rpc(nothing)
+    def ControllerGetCapabilities(self, _order: About, _patience: float) -> pb.ControllerGetCapabilitiesResponse:  # noqa: D102, N802
         offered = (*OFFERED, *(HEALTH if self._has_health else ()))
         return pb.ControllerGetCapabilitiesResponse(
             capabilities=[pb.ControllerServiceCapability(rpc=Kind(type=each)) for each in offered]

@@ -9,8 +9,9 @@ from collections.abc import Callable
 
 from google.protobuf.wrappers_pb2 import BoolValue
 
-from csi import orders, parameters
+from csi import parameters
 from csi.calls import Calls, rpc
+from csi.orders.about import About, nothing
 from ullage.pb.csi.v1 import csi_pb2 as pb
 from ullage.pb.csi.v1 import csi_pb2_grpc
 
@@ -27,12 +28,12 @@ class Identity(csi_pb2_grpc.IdentityServicer):
         self._version = version
         self._is_ready = is_ready
 
-    @rpc(orders.nothing)
-    def GetPluginInfo(self, _order: orders.About, _patience: float) -> pb.GetPluginInfoResponse:  # noqa: D102, N802 - documented in the proto
+    @rpc(nothing)
+    def GetPluginInfo(self, _order: About, _patience: float) -> pb.GetPluginInfoResponse:  # noqa: D102, N802 - documented in the proto
         return pb.GetPluginInfoResponse(name=parameters.DRIVER, vendor_version=self._version)
 
-    @rpc(orders.nothing)
-    def GetPluginCapabilities(self, _order: orders.About, _patience: float) -> pb.GetPluginCapabilitiesResponse:  # noqa: D102, N802
+    @rpc(nothing)
+    def GetPluginCapabilities(self, _order: About, _patience: float) -> pb.GetPluginCapabilitiesResponse:  # noqa: D102, N802
         services = (Service.CONTROLLER_SERVICE, Service.VOLUME_ACCESSIBILITY_CONSTRAINTS)
         return pb.GetPluginCapabilitiesResponse(
             capabilities=[
@@ -41,6 +42,6 @@ class Identity(csi_pb2_grpc.IdentityServicer):
             ]
         )
 
-    @rpc(orders.nothing)
-    def Probe(self, _order: orders.About, _patience: float) -> pb.ProbeResponse:  # noqa: D102, N802
+    @rpc(nothing)
+    def Probe(self, _order: About, _patience: float) -> pb.ProbeResponse:  # noqa: D102, N802
         return pb.ProbeResponse(ready=BoolValue(value=self._is_ready()))

@@ -7,9 +7,11 @@ answer from the kernel alone.
 
 from __future__ import annotations
 
-from csi import health, orders, parameters
+from csi import health, parameters
 from csi.calls import Calls, rpc
 from csi.fs.volumes import BlockStats, FileSystems, StageRequest
+from csi.orders import node as orders
+from csi.orders.about import About, nothing
 from ullage.errors import NotStagedError, OutOfRangeError, UnavailableError, VolumeNotReadyError
 from ullage.model import NodeName, Problem, Volume, VolumeId, VolumeState
 from ullage.pb.csi.v1 import csi_pb2 as pb
@@ -120,8 +122,8 @@ class Node(csi_pb2_grpc.NodeServicer):
             )
         return pb.NodeExpandVolumeResponse(capacity_bytes=self._file_systems.expand(order.path, volume.device_path))
 
-    @rpc(orders.nothing)
-    def NodeGetInfo(self, _order: orders.About, _patience: float) -> pb.NodeGetInfoResponse:  # noqa: D102, N802
+    @rpc(nothing)
+    def NodeGetInfo(self, _order: About, _patience: float) -> pb.NodeGetInfoResponse:  # noqa: D102, N802
         return pb.NodeGetInfoResponse(node_id=self._name, accessible_topology=parameters.topology(self._name))
 
     @rpc(orders.health)
@@ -132,13 +134,13 @@ class Node(csi_pb2_grpc.NodeServicer):
             volume_health=health.of_volume(volume.id, volume.problem, self._problem(volume, order))
         )
 
-    @rpc(orders.nothing)
-    def NodeGetStorageHealth(self, _order: orders.About, _patience: float) -> pb.NodeGetStorageHealthResponse:  # noqa: D102, N802
+    @rpc(nothing)
+    def NodeGetStorageHealth(self, _order: About, _patience: float) -> pb.NodeGetStorageHealthResponse:  # noqa: D102, N802
         health.require(is_offered=self._has_health)
         return health.of_pools(self._volumes.pools())
 
-    @rpc(orders.nothing)
-    def NodeGetCapabilities(self, _order: orders.About, _patience: float) -> pb.NodeGetCapabilitiesResponse:  # noqa: D102, N802
+    @rpc(nothing)
+    def NodeGetCapabilities(self, _order: About, _patience: float) -> pb.NodeGetCapabilitiesResponse:  # noqa: D102, N802
         offered = (*OFFERED, *(HEALTH if self._has_health else ()))
         return pb.NodeGetCapabilitiesResponse(
             capabilities=[pb.NodeServiceCapability(rpc=Kind(type=each)) for each in offered]

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from node_agent.agent import Agent, Wiper
+from node_agent.agent import Agent
 from node_agent.backends.file.backend import FileBackend
 from node_agent.backends.lvm.backend import LvmBackend
 from node_agent.backends.lvm.command import Lvm
 from node_agent.backends.port import Backend
+from node_agent.ground import Wiper
 from node_agent.locks import MOST_OPERATIONS, STORE_PATIENCE_SECONDS, Operations, StoreLocks
 from node_agent.reporter import REFRESH_SECONDS, Reporter
 from node_agent.stock import Stock

@@ -27,6 +27,7 @@ from ullage.model import (
     Pool,
     Volume,
     VolumeId,
+    VolumeKind,
     VolumeState,
 )
 from ullage.ports import Provisioned
@@ -91,7 +92,11 @@ class LocalProvisioner:
 
     def volumes(self) -> Sequence[Provisioned]:
         """See the port. Nothing is said to exist before it does, or after it was condemned."""
-        return tuple(self._seen(volume) for volume in self._agent.volumes() if volume.state in USABLE)
+        return tuple(
+            self._seen(volume)
+            for volume in self._agent.volumes()
+            if volume.state in USABLE and volume.kind is VolumeKind.VOLUME
+        )
 
     def pools(self, node: NodeName | None) -> Sequence[Pool]:
         """See the port."""

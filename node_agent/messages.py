@@ -15,8 +15,10 @@ from ullage.model import (
     Pool,
     PoolName,
     Problem,
+    TakeSnapshot,
     Volume,
     VolumeId,
+    VolumeKind,
     VolumeState,
 )
 from ullage.pb.agent.v1 import agent_pb2 as pb
@@ -43,7 +45,13 @@ def create_request(message: pb.CreateVolumeRequest) -> CreateVolume:
             claim_name=message.owner.claim_name,
             claim_uid=message.owner.claim_uid,
         ),
+        source=VolumeId(message.source_volume_id) if message.source_volume_id else None,
     )
+
+
+def snapshot_request(message: pb.CreateSnapshotRequest) -> TakeSnapshot:
+    """The request as asked; the agent checks it."""
+    return TakeSnapshot(snapshot_id=VolumeId(message.snapshot_id), source=VolumeId(message.source_volume_id))
 
 
 def expand_request(message: pb.ExpandVolumeRequest) -> ExpandVolume:
@@ -77,6 +85,9 @@ def volume_message(volume: Volume) -> pb.Volume:
         ),
         problem=_problem(volume.problem),
         is_open=volume.is_open,
+        is_snapshot=volume.kind is VolumeKind.SNAPSHOT,
+        source_volume_id=volume.source or "",
+        taken_at=volume.taken_at,
     )
 
 

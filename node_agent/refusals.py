@@ -15,7 +15,17 @@ from ullage.errors import (
     VolumeNotReadyError,
     human_bytes,
 )
-from ullage.model import CreateVolume, DeviceClass, ExpandVolume, Layout, Pool, Volume, VolumeState
+from ullage.model import (
+    CreateVolume,
+    DeviceClass,
+    ExpandVolume,
+    Layout,
+    Pool,
+    TakeSnapshot,
+    Volume,
+    VolumeKind,
+    VolumeState,
+)
 
 MOST_SIZE_BYTES = 1 << 60
 """An exbibyte: more than any node has, and far from where 64-bit arithmetic of others ends."""
@@ -49,12 +59,33 @@ def check_same(request: CreateVolume, found: Volume) -> None:
         differences.append(f"its device class is {found.device_class}, not {request.device_class}")
     if request.pool not in (None, found.pool):
         differences.append(f"it is in {found.pool}, not {request.pool}")
+    if found.kind is not VolumeKind.VOLUME:
+        differences.append("it is a snapshot")
+    if found.source != request.source:
+        differences.append(f"it began as {found.source or 'an empty volume'}, not as {request.source or 'one'}")
     if found.size_bytes < request.size_bytes:
         differences.append(f"it has {found.size_bytes} bytes, fewer than {request.size_bytes}")
     if request.limit_bytes and found.size_bytes > request.limit_bytes:
         differences.append(f"it has {found.size_bytes} bytes, more than the limit {request.limit_bytes}")
     if differences:
         raise ConflictError(f"volume {found.id} exists: {', '.join(differences)}", volume_id=found.id)
+
+
+def check_same_snapshot(request: TakeSnapshot, found: Volume) -> None:
+    """An id that exists must be what is asked for; raises ConflictError, VolumeNotReadyError."""
+    if found.kind is not VolumeKind.SNAPSHOT or found.source != request.source:
+        what = f"a snapshot of {found.source}" if found.kind is VolumeKind.SNAPSHOT else "a volume"
+        raise ConflictError(f"{found.id} exists, and is {what}, not a snapshot of {request.source}")
+    if found.state is not VolumeState.READY:
+        raise VolumeNotReadyError(f"snapshot {found.id} is {found.state}", volume_id=found.id)
+
+
+def no_room_for_copy(source: Volume, pool: Pool, wanted_bytes: int) -> UllageError:
+    """Why nothing more can be made of this source: it has to be in the same pool."""
+    sentence = f"{source.id} can be copied within {pool.name} only: {shortage(pool, source.layout, wanted_bytes)}"
+    if pool.problem is not None:
+        return PoolUnavailableError(sentence, pool=pool.name)
+    return InsufficientCapacityError(sentence, pool=pool.name, wanted_bytes=wanted_bytes, free_bytes=pool.free_bytes)
 
 
 def no_room(

@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import grpc
 
 from node_agent.agent import Agent
-from node_agent.messages import create_request, delete_request, expand_request, pool_message, volume_message
+from node_agent.messages import (
+    create_request,
+    delete_request,
+    expand_request,
+    pool_message,
+    snapshot_request,
+    volume_message,
+)
 from node_agent.status import status_of
 from ullage.errors import UllageError
 from ullage.model import Done, VolumeId
@@ -87,12 +94,9 @@ class AgentService(agent_pb2_grpc.AgentServicer):
         return pb.ExpandVolumeResponse(volume=_made(done), was_large_enough=not done.is_new)
 
     @rpc
-    def CreateSnapshot(self, request: pb.CreateSnapshotRequest, _patience: float) -> pb.CreateSnapshotResponse:  # noqa: D102, N802
-        return pb.CreateSnapshotResponse(snapshot=_made(self._agent.snapshot(VolumeId(request.source_volume_id))))
-
-    @rpc
-    def CloneVolume(self, request: pb.CloneVolumeRequest, _patience: float) -> pb.CloneVolumeResponse:  # noqa: D102, N802
-        return pb.CloneVolumeResponse(volume=_made(self._agent.clone(VolumeId(request.source_volume_id))))
+    def CreateSnapshot(self, request: pb.CreateSnapshotRequest, patience: float) -> pb.CreateSnapshotResponse:  # noqa: D102, N802
+        done = self._agent.snapshot(snapshot_request(request), patience_seconds=patience)
+        return pb.CreateSnapshotResponse(snapshot=_made(done), was_there=not done.is_new)
 
     @rpc
     def GetVolume(self, request: pb.GetVolumeRequest, _patience: float) -> pb.GetVolumeResponse:  # noqa: D102, N802

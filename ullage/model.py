@@ -203,6 +203,13 @@ class Pool:
     problem: Problem | None = None
 
 
+class VolumeKind(StrEnum):
+    """A volume, or what one was at a moment: a snapshot has no device, and nobody can write to it."""
+
+    VOLUME = "volume"
+    SNAPSHOT = "snapshot"
+
+
 class VolumeState(StrEnum):
     """Where a volume is in its life; anything but READY is a mark on the device and survives a crash."""
 
@@ -214,9 +221,17 @@ class VolumeState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Volume:
-    """One volume as its backend sees it. `size_bytes` is what may be used: a growing volume still has its old size."""
+    """One volume or snapshot as its backend sees it.
+
+    `size_bytes` is what may be used: a growing volume still has its old size. A snapshot has its source's at that time.
+    """
 
     id: VolumeId
+    kind: VolumeKind = VolumeKind.VOLUME
+    source: VolumeId | None = None
+    """What it began as; that may be gone by now."""
+    taken_at: int = 0
+    """When a snapshot was taken, in seconds since 1970 (UTC); kept on the device, so the same for every retry."""
     pool: PoolName
     store: StoreName
     type: DeviceType
@@ -269,6 +284,16 @@ class CreateVolume:
     owner: Owner = Owner()
     wipe: Wipe | None = None
     """Instead of the class's. One that is there already keeps what it has: its policy may have been changed since."""
+    source: VolumeId | None = None
+    """The volume or snapshot of this node whose content it begins with; None: it begins empty."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakeSnapshot:
+    """Ask for a snapshot of a volume, under an id that is never a volume's (`ullage.names.snapshot_id`)."""
+
+    snapshot_id: VolumeId
+    source: VolumeId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 A volume id is one string in four roles: LogicalVolume object, CSI volume handle, LV name, file name. It is derived from
 the CSI request name alone, so that a retry finds what the first try made. A request name that can play all four roles
 is kept; any other becomes `v-` and 26 characters of its hash. A name that already has that form is hashed too, so no
-kept name can ever be another name's hash.
+kept name can ever be another name's hash. A snapshot's id is `s-` and such a hash, always.
 
 Length: a device-mapper name is at most 127 characters and holds the group's name, a hyphen, the LV's name and the
 suffix of a part (`_rimage_0_iorig`), with every hyphen inside a name doubled. 63 for the id, counted that way, leaves a
@@ -58,7 +58,7 @@ _STAR = frozenset("*")
 _LABEL = r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"
 _SUBDOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _CLASS_NAME = re.compile(_LABEL)
-_HASHED = re.compile(r"v-[a-z2-7]{26}")
+_HASHED = re.compile(r"[vs]-[a-z2-7]{26}")
 _LVM_NAME = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9_.+][A-Za-z0-9_.+-]*")
 _LVM_GLOB = re.compile(r"(?!\.{1,2}$)(?!-)(?:[A-Za-z0-9_.+*?-]|\[!?[A-Za-z0-9_.+-]+\])+")
 _TAG_VALUE = re.compile(r"[A-Za-z0-9_+.\-/=!:&#]+")
@@ -72,13 +72,17 @@ VOLUME_ID_ALLOWED = (
 
 def volume_id(request_name: str) -> VolumeId:
     """The id of the volume that a CSI request of this name makes: the same for every retry, and for no other name."""
-    if not request_name:
-        raise InvalidRequestError("The request has no name; a volume's id is derived from it, so it must have one")
     if _is_volume_id(request_name) and not _HASHED.fullmatch(request_name):
         return VolumeId(request_name)
-    # surrogatepass: no text makes this fail; 26 base32 characters are 130 bits.
-    digest = hashlib.sha256(request_name.encode("utf-8", "surrogatepass")).digest()
-    return VolumeId(f"v-{base64.b32encode(digest).decode().lower()[:26]}")
+    return VolumeId(f"v-{_hash(request_name)}")
+
+
+def snapshot_id(request_name: str) -> VolumeId:
+    """The id of the snapshot that a CSI request of this name makes: always a hash, and never a volume's id.
+
+    Volumes and snapshots have names apart from each other in CSI, and share one space of names on the disk.
+    """
+    return VolumeId(f"s-{_hash(request_name)}")
 
 
 def check_volume_id(text: str) -> VolumeId:
@@ -186,6 +190,14 @@ def check_label_value(text: str) -> str:
             "and ending with a letter or digit"
         )
     return text
+
+
+def _hash(request_name: str) -> str:
+    if not request_name:
+        raise InvalidRequestError("The request has no name; an id is derived from it, so it must have one")
+    # surrogatepass: no text makes this fail; 26 base32 characters are 130 bits.
+    digest = hashlib.sha256(request_name.encode("utf-8", "surrogatepass")).digest()
+    return base64.b32encode(digest).decode().lower()[:26]
 
 
 def _is_volume_id(text: str) -> bool:

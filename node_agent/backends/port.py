@@ -1,4 +1,4 @@
-"""What a storage backend is: facts and single steps. Order, locks, retries and wiping belong to `node_agent.agent`.
+"""What a storage backend is: facts and single steps. Order, locks, retries and wiping belong to the agent's operations.
 
 The steps of a life, and the marks they leave on the device itself, so that a crash at any point is seen again:
 
@@ -18,7 +18,19 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ullage.capacity import Allocation
-from ullage.model import DeviceClass, DeviceType, Orphan, Owner, Pool, Problem, StoreName, Volume, VolumeId, Wipe
+from ullage.model import (
+    DeviceClass,
+    DeviceType,
+    Orphan,
+    Owner,
+    Pool,
+    Problem,
+    StoreName,
+    Volume,
+    VolumeId,
+    VolumeKind,
+    Wipe,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +57,13 @@ class NewVolume:
     owner: Owner
     needs_wipe: bool
     """Leave it CREATING: its bytes are not fit to be seen yet."""
+    kind: VolumeKind = VolumeKind.VOLUME
+    source: Volume | None = None
+    """READY, in the same pool and not larger: what the new one begins with, as it is at one moment.
+
+    A snapshot has its source's size. A volume that is to be larger has its source's size at first, and is CREATING.
+    """
+    taken_at: int = 0
 
 
 class Backend(Protocol):
@@ -71,7 +90,8 @@ class Backend(Protocol):
     def create(self, new: NewVolume) -> Volume:
         """Make the volume, tagged with its owner, active, CREATING if it needs a wipe and READY otherwise.
 
-        Raises InsufficientCapacityError when there is no room after all.
+        A snapshot is never active, and nobody can write to it. Raises InsufficientCapacityError when there is no room
+        after all, UnsupportedError for a source that this kind of storage has no copies of.
         """
 
     def expand(self, volume: Volume, growth: Allocation, *, needs_wipe: bool) -> Volume:

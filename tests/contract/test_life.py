@@ -15,7 +15,6 @@ from ullage.errors import (
     NotFoundError,
     NotOursError,
     UnavailableError,
-    UnsupportedError,
     VolumeInUseError,
 )
 from ullage.model import DeleteVolume, ExpandVolume, ModifyVolume, PoolName, VolumeId, VolumeState, Wipe
@@ -217,16 +216,12 @@ def test_a_volume_takes_another_wipe_policy_and_keeps_its_bytes(site: Site) -> N
         again.modify(ModifyVolume(volume_id=VolumeId("never-was"), wipe=Wipe.NONE))
 
 
-def test_what_is_not_there_is_not_found_and_what_is_not_built_is_unsupported(site: Site) -> None:
+def test_what_is_not_there_is_not_found(site: Site) -> None:
     agent = started(site).agent
     with pytest.raises(NotFoundError):
         agent.get(A)
     with pytest.raises(NotFoundError):
         agent.expand(ExpandVolume(volume_id=A, size_bytes=site.step_bytes))
-    with pytest.raises(UnsupportedError):
-        agent.snapshot(A)
-    with pytest.raises(UnsupportedError):
-        agent.clone(A)
 
 
 PATTERN = b"an earlier tenant's secret bytes" * 128

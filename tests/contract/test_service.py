@@ -52,6 +52,11 @@ def delete(volume_id: str, pool: str = "") -> Callable[[agent_pb2_grpc.AgentStub
     return lambda stub: stub.DeleteVolume(request, timeout=SECONDS)
 
 
+def snapshot(source: str) -> Callable[[agent_pb2_grpc.AgentStub], object]:
+    request = pb.CreateSnapshotRequest(snapshot_id="s-x", source_volume_id=source)
+    return lambda stub: stub.CreateSnapshot(request, timeout=SECONDS)
+
+
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 BAD_IDS = (
     "",
@@ -113,20 +118,8 @@ CASES: tuple[tuple[str, Callable[[agent_pb2_grpc.AgentStub], object], grpc.Statu
         "can grow to",
     ),
     ("delete from elsewhere", delete("pvc-a", "nosuch"), grpc.StatusCode.FAILED_PRECONDITION, "NotOurs", "nosuch"),
-    (
-        "snapshot",
-        lambda stub: stub.CreateSnapshot(pb.CreateSnapshotRequest(source_volume_id="pvc-a")),
-        grpc.StatusCode.UNIMPLEMENTED,
-        "Unsupported",
-        "",
-    ),
-    (
-        "clone",
-        lambda stub: stub.CloneVolume(pb.CloneVolumeRequest(source_volume_id="pvc-a")),
-        grpc.StatusCode.UNIMPLEMENTED,
-        "Unsupported",
-        "",
-    ),
+    ("snapshot of nothing", snapshot("pvc-none"), grpc.StatusCode.NOT_FOUND, "NotFound", "pvc-none"),
+    ("copy of nothing", create(source_volume_id="pvc-none"), grpc.StatusCode.NOT_FOUND, "NotFound", "pvc-none"),
     *(
         (f"{verb} of id {bad!r:.20}", call(bad), INVALID, "InvalidRequest", "")
         for bad in BAD_IDS

@@ -56,7 +56,13 @@ READY = pb.Volume(
     owner=pb.Owner(pv_name="pvc-1", claim_namespace="shop", claim_name="db-0"),
     is_open=True,
 )
-BARE = pb.Volume(volume_id="pvc-2", state=pb.VOLUME_STATE_DELETING, problem=pb.Problem(reason="Partial"))
+BARE = pb.Volume(
+    volume_id="pvc-2",
+    state=pb.VOLUME_STATE_DELETING,
+    problem=pb.Problem(reason="Partial"),
+    is_snapshot=True,
+    source_volume_id="pvc-1",
+)
 
 
 class PlayedAgent(agent_pb2_grpc.AgentServicer):
@@ -197,9 +203,9 @@ def test_volumes_are_a_table(capsys: pytest.CaptureFixture[str], address: str) -
 
 def test_a_wide_table_of_volumes_has_the_rest(capsys: pytest.CaptureFixture[str], address: str) -> None:
     heading, ready, bare = lines(capsys, "volumes", "-o", "wide", "--agent", address)
-    assert heading[6:] == ["OPEN", "PV", "DEVICE", "PROBLEM"]
-    assert ready[-4:] == ["yes", "pvc-1", "/dev/vg0/pvc-1", "-"]
-    assert bare[-4:] == ["no", "-", "-", "Partial"]
+    assert heading[6:] == ["KIND", "SOURCE", "OPEN", "PV", "DEVICE", "PROBLEM"]
+    assert ready[-6:] == ["volume", "-", "yes", "pvc-1", "/dev/vg0/pvc-1", "-"]
+    assert bare[-6:] == ["snapshot", "pvc-1", "no", "-", "-", "Partial"]
 
 
 @pytest.mark.parametrize("output", ["json", "yaml"])

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from csi.calls import Calls, rpc
 from csi.metrics import CallMetrics, describe_busy
-from csi.orders import About
+from csi.orders.about import About
 from tests.unit.csi_doubles import RefusedError, caller
 from ullage.errors import InvalidRequestError, NotFoundError, PendingOperationError, VolumeInUseError
 from ullage.model import VolumeId

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from csi import orders
+from csi.orders import controller, node
+from csi.orders.about import NONE, About, nothing
 from tests.unit.csi_doubles import mounted
 from ullage.errors import InvalidRequestError, NotFoundError
 from ullage.pb.csi.v1 import csi_pb2 as pb
@@ -15,27 +16,27 @@ IMPOSSIBLE = ("../pvc-1", "a\nb", "a\0b", "pvc_1", "PVC-1", "snapshot-1", "-rf",
 """Short enough for CSI, and nothing that a volume here can be called."""
 
 NAMING: dict[str, Callable[[str], object]] = {
-    "delete": lambda name: orders.delete(pb.DeleteVolumeRequest(volume_id=name)),
-    "get": lambda name: orders.get(pb.ControllerGetVolumeRequest(volume_id=name)),
-    "get health": lambda name: orders.get(pb.ControllerGetVolumeHealthRequest(volume_id=name)),
-    "expand": lambda name: orders.expand(
+    "delete": lambda name: controller.delete(pb.DeleteVolumeRequest(volume_id=name)),
+    "get": lambda name: controller.get(pb.ControllerGetVolumeRequest(volume_id=name)),
+    "get health": lambda name: controller.get(pb.ControllerGetVolumeHealthRequest(volume_id=name)),
+    "expand": lambda name: controller.expand(
         pb.ControllerExpandVolumeRequest(volume_id=name, capacity_range=pb.CapacityRange(required_bytes=1))
     ),
-    "modify": lambda name: orders.modify(pb.ControllerModifyVolumeRequest(volume_id=name)),
-    "validate": lambda name: orders.validate(
+    "modify": lambda name: controller.modify(pb.ControllerModifyVolumeRequest(volume_id=name)),
+    "validate": lambda name: controller.validate(
         pb.ValidateVolumeCapabilitiesRequest(volume_id=name, volume_capabilities=[mounted()])
     ),
-    "stage": lambda name: orders.stage(
+    "stage": lambda name: node.stage(
         pb.NodeStageVolumeRequest(volume_id=name, staging_target_path="/s", volume_capability=mounted())
     ),
-    "unstage": lambda name: orders.unstage(pb.NodeUnstageVolumeRequest(volume_id=name, staging_target_path="/s")),
-    "publish": lambda name: orders.publish(
+    "unstage": lambda name: node.unstage(pb.NodeUnstageVolumeRequest(volume_id=name, staging_target_path="/s")),
+    "publish": lambda name: node.publish(
         pb.NodePublishVolumeRequest(volume_id=name, target_path="/t", volume_capability=mounted())
     ),
-    "unpublish": lambda name: orders.unpublish(pb.NodeUnpublishVolumeRequest(volume_id=name, target_path="/t")),
-    "stats": lambda name: orders.at(pb.NodeGetVolumeStatsRequest(volume_id=name, volume_path="/t")),
-    "grow": lambda name: orders.grow(pb.NodeExpandVolumeRequest(volume_id=name, volume_path="/t")),
-    "health": lambda name: orders.health(pb.NodeGetVolumeHealthRequest(volume_id=name)),
+    "unpublish": lambda name: node.unpublish(pb.NodeUnpublishVolumeRequest(volume_id=name, target_path="/t")),
+    "stats": lambda name: node.at(pb.NodeGetVolumeStatsRequest(volume_id=name, volume_path="/t")),
+    "grow": lambda name: node.grow(pb.NodeExpandVolumeRequest(volume_id=name, volume_path="/t")),
+    "health": lambda name: node.health(pb.NodeGetVolumeHealthRequest(volume_id=name)),
 }
 TAKING_AWAY = ("delete", "unstage", "unpublish")
 
@@ -65,22 +66,22 @@ def test_a_name_that_no_volume_can_have_is_a_volume_that_is_not_there(message: s
 @pytest.mark.parametrize("name", ["pvc-1", *IMPOSSIBLE])
 def test_what_takes_away_does_so_whatever_the_volume_is_called(message: str, name: str) -> None:
     order = NAMING[message](name)
-    assert isinstance(order, orders.About | orders.At)
+    assert isinstance(order, About | node.At)
     assert order.volume_id == name
 
 
 @pytest.mark.parametrize(
     "ask",
     [
-        lambda: orders.expand(pb.ControllerExpandVolumeRequest(volume_id="../x")),
-        lambda: orders.modify(pb.ControllerModifyVolumeRequest(volume_id="../x", mutable_parameters={"a": "b"})),
-        lambda: orders.validate(pb.ValidateVolumeCapabilitiesRequest(volume_id="../x")),
-        lambda: orders.stage(pb.NodeStageVolumeRequest(volume_id="../x", volume_capability=mounted())),
-        lambda: orders.stage(pb.NodeStageVolumeRequest(volume_id="../x", staging_target_path="/s")),
-        lambda: orders.publish(pb.NodePublishVolumeRequest(volume_id="../x", target_path="/t")),
-        lambda: orders.publish(pb.NodePublishVolumeRequest(volume_id="../x", volume_capability=mounted())),
-        lambda: orders.at(pb.NodeGetVolumeStatsRequest(volume_id="../x")),
-        lambda: orders.grow(pb.NodeExpandVolumeRequest(volume_id="../x")),
+        lambda: controller.expand(pb.ControllerExpandVolumeRequest(volume_id="../x")),
+        lambda: controller.modify(pb.ControllerModifyVolumeRequest(volume_id="../x", mutable_parameters={"a": "b"})),
+        lambda: controller.validate(pb.ValidateVolumeCapabilitiesRequest(volume_id="../x")),
+        lambda: node.stage(pb.NodeStageVolumeRequest(volume_id="../x", volume_capability=mounted())),
+        lambda: node.stage(pb.NodeStageVolumeRequest(volume_id="../x", staging_target_path="/s")),
+        lambda: node.publish(pb.NodePublishVolumeRequest(volume_id="../x", target_path="/t")),
+        lambda: node.publish(pb.NodePublishVolumeRequest(volume_id="../x", volume_capability=mounted())),
+        lambda: node.at(pb.NodeGetVolumeStatsRequest(volume_id="../x")),
+        lambda: node.grow(pb.NodeExpandVolumeRequest(volume_id="../x")),
     ],
 )
 def test_what_is_missing_is_told_before_the_volume_is_looked_for(ask: Callable[[], object]) -> None:
@@ -89,4 +90,4 @@ def test_what_is_missing_is_told_before_the_volume_is_looked_for(ask: Callable[[
 
 
 def test_what_asks_for_nothing_is_about_no_volume() -> None:
-    assert orders.nothing(pb.ProbeRequest()) == orders.About(volume_id=orders.NONE)
+    assert nothing(pb.ProbeRequest()) == About(volume_id=NONE)

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from csi import orders
+from csi.orders import controller as orders
+from csi.orders import node
 from csi.parameters import topology
 from tests.unit.csi_doubles import ROX, block, mounted
 from ullage.errors import (
@@ -139,7 +140,7 @@ def test_a_range_that_nothing_is_in_is_refused_wherever_a_size_is_asked_for(
     asks: list[Callable[[], object]] = [
         lambda: create(capacity_range=capacity),
         lambda: orders.expand(pb.ControllerExpandVolumeRequest(volume_id="pvc-1", capacity_range=capacity)),
-        lambda: orders.grow(pb.NodeExpandVolumeRequest(volume_id="pvc-1", volume_path="/t", capacity_range=capacity)),
+        lambda: node.grow(pb.NodeExpandVolumeRequest(volume_id="pvc-1", volume_path="/t", capacity_range=capacity)),
     ]
     for ask in asks:
         with pytest.raises(InvalidRequestError, match=sentence):

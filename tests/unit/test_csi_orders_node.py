@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from csi import orders
 from csi.capabilities import Capability, Mode
+from csi.orders import node as orders
+from csi.orders.fields import MOST_SIZE_BYTES
 from tests.unit.csi_doubles import ROX, block, mounted
 from ullage.errors import GIB, InvalidRequestError, NotFoundError, OutOfRangeError, UllageError, UnsupportedError
 from ullage.model import VolumeId
@@ -189,7 +190,7 @@ def test_a_file_system_grows_to_what_is_required_or_to_what_there_is(
 
 
 def test_a_file_system_larger_than_any_volume_is_out_of_range() -> None:
-    capacity = pb.CapacityRange(required_bytes=orders.MOST_SIZE_BYTES + 1)
+    capacity = pb.CapacityRange(required_bytes=MOST_SIZE_BYTES + 1)
     with pytest.raises(OutOfRangeError):
         orders.grow(pb.NodeExpandVolumeRequest(volume_id=ID, volume_path=TARGET, capacity_range=capacity))
 

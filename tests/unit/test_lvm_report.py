@@ -11,7 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from node_agent.backends.lvm.report import ARGUMENTS, SECTIONS, VolumeGroup, volume_groups
+from node_agent.backends.lvm.report import VolumeGroup, volume_groups
+from node_agent.backends.lvm.rows import ARGUMENTS, SECTIONS
 from ullage.capacity import cost_bytes
 from ullage.errors import MIB, UnreadableReportError
 from ullage.model import (

@@ -16,6 +16,7 @@ from node_agent.messages import (
     delete_request,
     expand_request,
     pool_message,
+    snapshot_request,
     volume_message,
 )
 from ullage.capacity import largest_volume_bytes
@@ -34,9 +35,11 @@ from ullage.model import (
     PoolName,
     Problem,
     StoreName,
+    TakeSnapshot,
     ThinUsage,
     Volume,
     VolumeId,
+    VolumeKind,
     VolumeState,
     Wipe,
 )
@@ -147,6 +150,9 @@ def test_every_field_of_a_pool_survives(pool: Pool) -> None:
 
 VOLUME = Volume(
     id=VolumeId("pvc-1"),
+    kind=VolumeKind.SNAPSHOT,
+    source=VolumeId("pvc-0"),
+    taken_at=1_800_000_000,
     pool=PoolName("vg0"),
     store=StoreName("vg0"),
     type=DeviceType.THICK,
@@ -238,6 +244,7 @@ def test_a_create_request_arrives_as_it_was_asked() -> None:
         limit_bytes=2 * GIB,
         pool="vg0",
         owner=pb.Owner(pv_name="pvc-1", claim_namespace="shop", claim_name="db-0", claim_uid="4d1c"),
+        source_volume_id="s-1",
     )
     assert empty_fields(message) == set()
     assert create_request(message) == CreateVolume(
@@ -247,7 +254,13 @@ def test_a_create_request_arrives_as_it_was_asked() -> None:
         limit_bytes=2 * GIB,
         pool=PoolName("vg0"),
         owner=VOLUME.owner,
+        source=VolumeId("s-1"),
     )
+
+
+def test_a_snapshot_request_arrives_as_it_was_asked() -> None:
+    message = pb.CreateSnapshotRequest(snapshot_id="s-1", source_volume_id="a")
+    assert snapshot_request(message) == TakeSnapshot(snapshot_id=VolumeId("s-1"), source=VolumeId("a"))
 
 
 def test_an_empty_pool_in_a_request_is_any_pool() -> None:

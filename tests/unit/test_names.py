@@ -25,6 +25,7 @@ from ullage.names import (
     check_volume_group_pattern,
     check_volume_id,
     patterns_overlap,
+    snapshot_id,
     volume_id,
 )
 
@@ -91,6 +92,17 @@ def test_any_other_name_becomes_its_hash(name: str) -> None:
 
 def test_the_hash_never_changes_between_releases() -> None:
     assert volume_id("snapshot-1") == "v-phdnme2exyaoos3e3nilloldto"
+
+
+def test_a_snapshots_id_is_never_a_volumes() -> None:
+    name = "snapshot-4d1c"
+    taken = snapshot_id(name)
+    assert check_volume_id(taken) == taken == snapshot_id(name)
+    assert taken.startswith("s-")
+    assert volume_id(taken) != taken
+    assert volume_id(name)[2:] == taken[2:]
+    with pytest.raises(InvalidRequestError, match="has no name"):
+        snapshot_id("")
 
 
 def test_a_name_that_looks_hashed_is_hashed_too() -> None:

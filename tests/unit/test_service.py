@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -30,7 +31,6 @@ from ullage.errors import (
     InsufficientCapacityError,
     NotFoundError,
     StillRunningError,
-    UnsupportedError,
 )
 from ullage.model import (
     CreateVolume,
@@ -42,8 +42,10 @@ from ullage.model import (
     Pool,
     PoolName,
     StoreName,
+    TakeSnapshot,
     Volume,
     VolumeId,
+    VolumeKind,
     VolumeState,
     Wipe,
 )
@@ -103,11 +105,8 @@ class PlayedAgent:
     def expand(self, request: ExpandVolume, *, patience_seconds: float) -> Done:
         return self._done(request, patience_seconds)
 
-    def snapshot(self, volume_id: VolumeId) -> Done:
-        raise UnsupportedError(f"no snapshots of {volume_id}")
-
-    def clone(self, volume_id: VolumeId) -> Done:
-        raise UnsupportedError(f"no clones of {volume_id}")
+    def snapshot(self, request: TakeSnapshot, *, patience_seconds: float) -> Done:
+        return self._done(request, patience_seconds)
 
     def get(self, volume_id: VolumeId) -> Volume:
         found = self.stock.find(volume_id)
@@ -351,14 +350,15 @@ def test_reads_come_from_memory(agent: PlayedAgent, stub: agent_pb2_grpc.AgentSt
     assert agent.asked == []
 
 
-def test_what_this_version_cannot_do_is_unimplemented(stub: agent_pb2_grpc.AgentStub) -> None:
-    snapshot = pb.CreateSnapshotRequest(snapshot_id="s", source_volume_id="a")
-    clone = pb.CloneVolumeRequest(volume_id="b", source_volume_id="a")
-    assert failure(lambda: stub.CreateSnapshot(snapshot, timeout=LONG_SECONDS)) == (
-        Code.UNIMPLEMENTED,
-        "no snapshots of a",
-    )
-    assert failure(lambda: stub.CloneVolume(clone, timeout=LONG_SECONDS)) == (Code.UNIMPLEMENTED, "no clones of a")
+def test_a_snapshot_is_asked_for_and_answered(agent: PlayedAgent, stub: agent_pb2_grpc.AgentStub) -> None:
+    taken = replace(volume("s-1"), kind=VolumeKind.SNAPSHOT, source=VolumeId("pvc-1"), taken_at=1_800_000_000)
+    agent.answer = Done(volume=taken, is_new=False)
+    request = pb.CreateSnapshotRequest(snapshot_id="s-1", source_volume_id="pvc-1")
+    answer = stub.CreateSnapshot(request, timeout=LONG_SECONDS)
+    assert answer.was_there
+    assert (answer.snapshot.is_snapshot, answer.snapshot.source_volume_id) == (True, "pvc-1")
+    assert answer.snapshot.taken_at == 1_800_000_000
+    assert agent.asked[-1] == TakeSnapshot(snapshot_id=VolumeId("s-1"), source=VolumeId("pvc-1"))
 
 
 def test_a_refusal_is_its_code_its_sentence_and_one_warning(

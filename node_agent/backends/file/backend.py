@@ -17,7 +17,7 @@ from node_agent.backends.file.loops import Loops
 from node_agent.backends.file.store import Store, Tools
 from node_agent.backends.port import NewVolume, StoreReport
 from ullage.capacity import Allocation
-from ullage.errors import PoolUnavailableError
+from ullage.errors import PoolUnavailableError, UnsupportedError
 from ullage.model import DeviceClass, DeviceType, Pool, Problem, StoreName, Volume, Wipe
 from ullage.run import Runner
 
@@ -77,6 +77,8 @@ class FileBackend:
 
     def create(self, new: NewVolume) -> Volume:
         """See the port."""
+        if new.source is not None:
+            raise UnsupportedError(f"{new.source.id} is a file: there are no snapshots and copies of files yet")
         return self._store(new.pool.store).create(new)
 
     def expand(self, volume: Volume, growth: Allocation, *, needs_wipe: bool) -> Volume:

@@ -9,37 +9,33 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
-from node_agent.backends.lvm import tags
+from node_agent.backends.lvm import creation, free_runs, tags
 from node_agent.backends.lvm.command import Lvm
-from node_agent.backends.lvm.devices import candidates
-from node_agent.backends.lvm.pools import PHYSICAL_VOLUME_MISSING, data_bytes, metadata_bytes, names, store_report
-from node_agent.backends.lvm.report import ARGUMENTS, COMPONENT, VolumeGroup, end_of_free, volume_groups
+from node_agent.backends.lvm.pools import PHYSICAL_VOLUME_MISSING, data_bytes, metadata_bytes
+from node_agent.backends.lvm.report import COMPONENT
+from node_agent.backends.lvm.stores import Stores
 from node_agent.backends.port import NewVolume, StoreReport
 from node_agent.block import block_device
 from ullage.capacity import Allocation
 from ullage.errors import (
-    CommandError,
-    CommandFailedError,
-    CommandMissingError,
-    CommandTimedOutError,
     ConflictError,
     NotFoundError,
     NotOursError,
     PoolUnavailableError,
+    UnsupportedError,
     VolumeInUseError,
 )
 from ullage.model import (
     DeviceClass,
     DeviceType,
     Layout,
-    LayoutKind,
     Pool,
-    Problem,
     StoreName,
     Volume,
+    VolumeKind,
     VolumeState,
     Wipe,
 )
@@ -60,52 +56,22 @@ class LvmBackend:
     def __init__(self, lvm: Lvm) -> None:
         """Nothing is looked at until the first `look`."""
         self._lvm = lvm
-        self._classes: tuple[DeviceClass, ...] = ()
-        self._file_directories: tuple[str, ...] = ()
-        self._devices: dict[StoreName, tuple[str, ...]] = {}
-        """The physical volumes of each group at its last look: what its commands may read. Replaced, never changed."""
+        self._stores = Stores(lvm)
 
     def configure(self, classes: Sequence[DeviceClass]) -> None:
         """See Backend."""
-        self._classes = tuple(each for each in classes if each.type in self.types)
-        self._file_directories = tuple(each.directory for each in classes if each.directory)
+        self._stores.configure(
+            tuple(each for each in classes if each.type in self.types),
+            file_directories=tuple(each.directory for each in classes if each.directory),
+        )
 
     def look(self) -> tuple[StoreReport, ...]:
-        """See Backend. A group is a store when a class names it, when it holds volumes of ours, or when it once did."""
-        everything = candidates(self._file_directories)
-        named = {StoreName(name) for each in self._classes for name in each.volume_groups if not _is_glob(name)}
-        wanted = named | self._devices.keys()
-        try:
-            groups = self._groups(everything)
-        except CommandError as failure:
-            if isinstance(failure, CommandMissingError) and not self._classes:
-                return ()  # no LVM on this machine, and nobody expects it
-            return tuple(self._one_by_one(failure, wanted))
-        ours = {
-            name: group
-            for name, group in groups.items()
-            if name in self._devices or group.volumes or any(names(each, name) for each in self._classes)
-        }
-        self._devices = {**self._devices, **{name: group.devices for name, group in ours.items()}}
-        return (
-            *(store_report(group, self._classes) for _, group in sorted(ours.items())),
-            *(_missing(name) for name in sorted(wanted - ours.keys())),
-        )
+        """See Backend."""
+        return self._stores.look()
 
     def look_at(self, store: StoreName) -> StoreReport:
         """See Backend."""
-        everything = candidates(self._file_directories)
-        try:
-            group = self._group(store, self._devices.get(store) or everything)
-            if group is None or group.missing_physical_volumes:
-                # Perhaps the group has moved to devices that we did not know of: a vgextend by hand, a disk renamed.
-                group = self._group(store, everything)
-        except CommandError as failure:
-            return _unreadable(store, failure)
-        if group is None:
-            return _missing(store)
-        self._devices = {**self._devices, store: group.devices}
-        return store_report(group, self._classes)
+        return self._stores.look_at(store)
 
     def make_pool(self, pool: Pool, device_class: DeviceClass) -> None:
         """See Backend."""
@@ -128,46 +94,21 @@ class LvmBackend:
         return volume_type is DeviceType.THICK and wipe is not Wipe.NONE
 
     def create(self, new: NewVolume) -> Volume:
-        """See Backend. LVM wipes the signatures it knows and the first 4 KiB whatever the policy.
-
-        RAID comes into being in several commits: until the last it is CREATING, wipe or not.
-        """
-        thin = new.pool.type is DeviceType.THIN
-        is_raid = not thin and new.device_class.layout.is_raid
-        label = tags.Label(
-            volume_id=new.id,
-            device_class=new.device_class.name,
-            wipe=new.device_class.wipe,
-            owner=new.owner,
-            state=VolumeState.CREATING if new.needs_wipe or is_raid else VolumeState.READY,
-        )
-        size = f"{new.allocation.size_bytes}b"
-        if thin:
-            shape: tuple[str, ...] = ("--type", "thin", "--virtualsize", size, "--thinpool", new.pool.name)
-            where: tuple[str, ...] = ()
-        else:
-            shape = (*_shape(new.device_class.layout), "--size", size)
-            where = (new.pool.store, *self._where(new.pool.store, new.device_class.layout, new.allocation))
+        """See Backend. LVM wipes the signatures it knows and the first 4 KiB whatever the policy."""
+        if new.source is not None and new.pool.type is not DeviceType.THIN:
+            raise UnsupportedError(f"{new.source.id} is thick: snapshots and copies are of thin volumes only")
+        label = creation.label(new)
         marks = (word for tag in tags.written(label) for word in ("--addtag", tag))
-        self._change(new.pool.store, "lvcreate", "--yes", "--name", new.id, *shape, *marks, *where)
-        made = _as_kernel_shows(
-            Volume(
-                id=new.id,
-                pool=new.pool.name,
-                store=new.pool.store,
-                type=new.pool.type,
-                device_class=new.device_class.name,
-                size_bytes=0,
-                device_size_bytes=0,
-                state=label.state,
-                wipe=label.wipe,
-                owner=new.owner,
-                device_path=f"/dev/{new.pool.store}/{new.id}",
-                layout=Layout() if thin else new.device_class.layout,
-                taken=tuple(sorted(new.allocation.taken, key=lambda share: share.physical_volume)),
-            )
+        self._change(
+            new.pool.store,
+            *("lvcreate", "--yes", "--name", new.id, *creation.shape(new), *marks, *self._where_new(new)),
         )
-        return self.settle(made) if is_raid and not new.needs_wipe else made
+        made = creation.volume(new, label)
+        if new.source is not None and new.kind is VolumeKind.SNAPSHOT:
+            size_bytes = new.source.device_size_bytes
+            return replace(made, size_bytes=size_bytes, device_size_bytes=size_bytes, device_path="", is_active=False)
+        made = _as_kernel_shows(made)
+        return self.settle(made) if made.layout.is_raid and not new.needs_wipe else made
 
     def expand(self, volume: Volume, growth: Allocation, *, needs_wipe: bool) -> Volume:
         """See Backend. The mark is on the disk before the first new extent is.
@@ -234,6 +175,14 @@ class LvmBackend:
         """See Backend."""
         self._change(store, "lvchange", "--activate", "y", *(f"{store}/{volume.id}" for volume in volumes))
 
+    def _where_new(self, new: NewVolume) -> tuple[str, ...]:
+        """What lvcreate is told last: the origin, nothing for a volume in a thin pool, or the group and where in it."""
+        if new.source is not None:
+            return (f"{new.source.store}/{new.source.id}",)
+        if new.pool.type is DeviceType.THIN:
+            return ()
+        return (new.pool.store, *self._where(new.pool.store, new.device_class.layout, new.allocation))
+
     def _where(self, store: StoreName, layout: Layout, allocation: Allocation) -> tuple[str, ...]:
         """The physical volumes as LVM is told them: the last of several linear ones only up to where the volume ends.
 
@@ -242,55 +191,22 @@ class LvmBackend:
         if layout.is_spread or len(allocation.taken) < 2:  # noqa: PLR2004 - one is exact by itself
             return allocation.physical_volumes
         *whole, last = allocation.taken
-        fields = ("-o", "vg_extent_size,pvseg_start,pvseg_size,lv_name", "--sort", "pvseg_start")
-        rows = self._lvm.look(
-            *("pvs", "--segments", "--reportformat", "json", "--units", "b", "--nosuffix", *fields),
-            last.physical_volume,
-            devices=self._devices.get(store, ()),
-        )
-        end = end_of_free(rows, last.size_bytes)
+        devices = self._stores.devices(store)
+        runs = self._lvm.look("pvs", *free_runs.ARGUMENTS, last.physical_volume, devices=devices)
+        end = free_runs.end_of_free(runs, last.size_bytes)
         return (*(share.physical_volume for share in whole), f"{last.physical_volume}:0-{end}")
-
-    def _groups(self, devices: Sequence[str], *arguments: str) -> dict[StoreName, VolumeGroup]:
-        if not devices:
-            return {}
-        groups = volume_groups(self._lvm.look("fullreport", *ARGUMENTS, *arguments, devices=devices))
-        return {name: _as_nodes_show(group) for name, group in groups.items()}
-
-    def _group(self, store: StoreName, devices: Sequence[str]) -> VolumeGroup | None:
-        """One group, or None: it is not on these devices. A report on a missing group is empty *and* exits 5."""
-        try:
-            return self._groups(devices, store).get(store)
-        except CommandFailedError as failure:
-            if f'Volume group "{store}" not found' in failure.stderr:
-                return None
-            raise
-
-    def _one_by_one(self, failure: CommandError, wanted: Iterable[StoreName]) -> Iterator[StoreReport]:
-        """After a look at everything has failed: one bad group, or one hanging device, must not hide the others.
-
-        A glob stands for groups that cannot be named now. It is reported as a store that cannot be read, so that nobody
-        takes the volumes on them for gone; so is LVM itself when no group can be named at all.
-        """
-        globs = {StoreName(name) for each in self._classes for name in each.volume_groups if _is_glob(name)}
-        yield from (_unreadable(name, failure) for name in sorted(globs))
-        for name in sorted(wanted):
-            # Where some device hangs, only groups whose devices are known can be read without touching that one.
-            is_readable = name in self._devices or not isinstance(failure, CommandTimedOutError)
-            yield self.look_at(name) if is_readable else _unreadable(name, failure)
-        if not globs and not wanted:
-            yield _unreadable(StoreName("lvm"), failure)
 
     def _change(self, store: StoreName, verb: str, *arguments: str) -> Finished:
         """Run a changing command on the devices we know its group by; once more if it turns out to have others."""
-        known = self._devices.get(store, ())
+        known = self._stores.devices(store)
         try:
             return self._lvm.change(verb, *arguments, devices=known)
         except PoolUnavailableError:
             self.look_at(store)
-            if self._devices.get(store, ()) == known:
+            devices = self._stores.devices(store)
+            if devices == known:
                 raise
-            return self._lvm.change(verb, *arguments, devices=self._devices[store])
+            return self._lvm.change(verb, *arguments, devices=devices)
 
     def _select_ours(self, volume: Volume, verb: str, *arguments: str, only_if: Sequence[str] = ()) -> None:
         """Change this logical volume if LVM, under its lock, finds it ours and `only_if` true; raise why not."""
@@ -306,7 +222,7 @@ class LvmBackend:
         Such names are LVM's own (nobody else can give them), and begin with that of the volume they were made for.
         """
         self._check_ours(volume)
-        group = self._group(volume.store, self._devices[volume.store])
+        group = self._stores.group(volume.store)
         for name in group.loose_parts if group else ():
             if COMPONENT.split(name)[0] == volume.id:
                 self._change(volume.store, "lvremove", "--yes", f"{volume.store}/{name}")
@@ -316,18 +232,6 @@ class LvmBackend:
         report = self.look_at(volume.store)
         if report.problem is not None or all(each.id != volume.id for each in report.volumes):
             raise _unmatched(volume, report)
-
-
-def _shape(layout: Layout) -> tuple[str, ...]:
-    """How lvcreate is told a layout."""
-    words = ["--type", layout.kind.value]
-    if layout.kind not in (LayoutKind.LINEAR, LayoutKind.RAID1):
-        words += ["--stripes", str(layout.stripes), "--stripesize", f"{layout.stripe_size_bytes}b"]
-    if layout.mirrors:
-        words += ["--mirrors", str(layout.mirrors)]
-    if layout.integrity:
-        words += ["--raidintegrity", "y"]
-    return tuple(words)
 
 
 def _as_kernel_shows(volume: Volume) -> Volume:
@@ -343,19 +247,6 @@ def _as_kernel_shows(volume: Volume) -> Volume:
     )
 
 
-def _as_nodes_show(group: VolumeGroup) -> VolumeGroup:
-    """LVM calls active what has a device, also one that it died over before there was a table and a node to open."""
-    volumes = (
-        replace(volume, is_active=volume.is_active and os.path.exists(volume.device_path))  # noqa: PTH110 - a device
-        for volume in group.volumes
-    )
-    return replace(group, volumes=tuple(volumes))
-
-
-def _is_glob(name: str) -> bool:
-    return any(letter in name for letter in "*?[")
-
-
 def _unmatched(
     volume: Volume, report: StoreReport
 ) -> NotFoundError | NotOursError | VolumeInUseError | PoolUnavailableError:
@@ -367,13 +258,4 @@ def _unmatched(
     found = next((each for each in report.volumes if each.id == volume.id), None)
     if found is None:
         return NotOursError(f"{volume.store}/{volume.id} does not carry our tag {tags.volume_tag(volume.id)}")
-    return VolumeInUseError(f"{found.device_path} is open or has snapshots; close or unmount it first")
-
-
-def _missing(store: StoreName) -> StoreReport:
-    message = f"volume group {store} is on none of this node's devices"
-    return StoreReport(name=store, problem=Problem(reason="VolumeGroupMissing", message=message))
-
-
-def _unreadable(store: StoreName, failure: CommandError) -> StoreReport:
-    return StoreReport(name=store, problem=Problem(reason=failure.reason, message=f"{store} cannot be read: {failure}"))
+    return VolumeInUseError(f"{found.store}/{found.id} is open or has snapshots; close or unmount it first")

@@ -13,7 +13,17 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from node_agent.backends.lvm import tags
-from ullage.errors import InsufficientCapacityError, UnreadableReportError
+from node_agent.backends.lvm.rows import (
+    FREE_PHYSICAL_VOLUMES,
+    FullReport,
+    GroupReport,
+    LogicalVolumeRow,
+    PhysicalVolumeRow,
+    PieceRow,
+    SegmentRow,
+    VolumeGroupRow,
+)
+from ullage.errors import UnreadableReportError
 from ullage.model import (
     DeviceType,
     Layout,
@@ -26,108 +36,14 @@ from ullage.model import (
     Share,
     StoreName,
     Volume,
+    VolumeKind,
     VolumeState,
-)
-
-SECTIONS = {
-    "vg": "vg_name,vg_uuid,vg_extent_size,vg_extent_count,vg_missing_pv_count,vg_exported",
-    "pv": "pv_name,pv_pe_count,pv_pe_alloc_count,pv_missing,pv_allocatable",
-    "lv": "lv_name,lv_uuid,lv_size,lv_tags,lv_layout,lv_role,pool_lv,lv_active,lv_device_open,"
-    "lv_kernel_major,lv_kernel_minor,lv_health_status,lv_suspended,data_percent,metadata_percent,raidintegritymode",
-    "seg": "lv_name,segtype,stripes,data_stripes,stripe_size,zero",
-    "pvseg": "pv_name,lv_name,pvseg_size",
-}
-ARGUMENTS = (
-    *("--all", "--reportformat", "json", "--units", "b", "--nosuffix"),
-    *(word for section, fields in SECTIONS.items() for word in ("--configreport", section, "-o", fields)),
 )
 
 COMPONENT = re.compile(
     r"_(rimage|rmeta|mimage|mlog|tdata|tmeta|iorig|imeta|cdata|cmeta|corig|cvol|vdata|vorigin|pmspare)(_|$)"
 )
 """LVM's reserved infixes: whatever is before the first of them is the volume that the component belongs to."""
-
-
-class _VolumeGroupRow(msgspec.Struct):
-    vg_name: str
-    vg_uuid: str
-    vg_extent_size: int
-    vg_extent_count: int
-    vg_missing_pv_count: int
-    vg_exported: str
-
-
-class _PhysicalVolumeRow(msgspec.Struct):
-    pv_name: str
-    pv_pe_count: int
-    pv_pe_alloc_count: int
-    pv_missing: str
-    pv_allocatable: str
-
-
-class _LogicalVolumeRow(msgspec.Struct):
-    lv_name: str
-    lv_uuid: str
-    lv_size: int
-    lv_tags: str
-    lv_layout: str
-    lv_role: str
-    pool_lv: str
-    lv_active: str
-    lv_device_open: str
-    lv_kernel_major: int
-    lv_kernel_minor: int
-    lv_health_status: str
-    lv_suspended: str
-    data_percent: str
-    metadata_percent: str
-    raidintegritymode: str
-
-
-class _SegmentRow(msgspec.Struct):
-    lv_name: str
-    segtype: str
-    stripes: str
-    data_stripes: str
-    stripe_size: str
-    zero: str
-
-
-class _PieceRow(msgspec.Struct):
-    pv_name: str
-    lv_name: str
-    pvseg_size: int
-
-
-class _RunRow(msgspec.Struct):
-    vg_extent_size: int
-    pvseg_start: int
-    pvseg_size: int
-    lv_name: str
-
-
-class _Runs(msgspec.Struct):
-    pvseg: list[_RunRow]
-
-
-class _RunsReport(msgspec.Struct):
-    report: list[_Runs]
-
-
-class _GroupReport(msgspec.Struct):
-    vg: list[_VolumeGroupRow]
-    pv: list[_PhysicalVolumeRow]
-    lv: list[_LogicalVolumeRow]
-    seg: list[_SegmentRow]
-    pvseg: list[_PieceRow]
-
-
-class _FullReport(msgspec.Struct):
-    report: list[dict[str, object]]
-
-
-FREE_PHYSICAL_VOLUMES = {"pv", "pvseg"}
-"""The sections of the part that tells of physical volumes without a volume group, there only when there are any."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,9 +82,9 @@ class VolumeGroup:
 def volume_groups(report: str) -> dict[StoreName, VolumeGroup]:
     """Every volume group in the output of `lvm fullreport`, by name; raises UnreadableReportError."""
     try:
-        parts = msgspec.json.decode(report.encode(), type=_FullReport).report
+        parts = msgspec.json.decode(report.encode(), type=FullReport).report
         groups = [
-            _volume_group(msgspec.convert(part, _GroupReport, strict=False))
+            _volume_group(msgspec.convert(part, GroupReport, strict=False))
             for part in parts
             if part.keys() != FREE_PHYSICAL_VOLUMES
         ]
@@ -180,21 +96,7 @@ def volume_groups(report: str) -> dict[StoreName, VolumeGroup]:
     return by_name
 
 
-def end_of_free(report: str, wanted_bytes: int) -> int:
-    """The extent on one physical volume up to which, it included, `wanted_bytes` are free; from `pvs --segments`."""
-    try:
-        rows = msgspec.json.decode(report.encode(), type=_RunsReport, strict=False).report[0].pvseg
-    except (msgspec.MsgspecError, IndexError) as failure:
-        raise UnreadableReportError(f"lvm's report makes no sense: {failure}", argv=("lvm", "pvs")) from failure
-    for row in rows:
-        if not row.lv_name:
-            wanted_bytes -= row.pvseg_size * row.vg_extent_size
-            if wanted_bytes <= 0:
-                return row.pvseg_start + row.pvseg_size - 1 + wanted_bytes // row.vg_extent_size
-    raise InsufficientCapacityError("the physical volume has less free space than the last report said")
-
-
-def _volume_group(group: _GroupReport) -> VolumeGroup:
+def _volume_group(group: GroupReport) -> VolumeGroup:
     head = group.vg[0]
     extent = head.vg_extent_size
     store = StoreName(head.vg_name)
@@ -239,7 +141,7 @@ def _volume_group(group: _GroupReport) -> VolumeGroup:
     )
 
 
-def _physical_volume(row: _PhysicalVolumeRow, pieces: Iterable[_PieceRow], extent_bytes: int) -> PhysicalVolume:
+def _physical_volume(row: PhysicalVolumeRow, pieces: Iterable[PieceRow], extent_bytes: int) -> PhysicalVolume:
     free = row.pv_pe_count - row.pv_pe_alloc_count
     runs = (piece.pvseg_size for piece in pieces if piece.pv_name == row.pv_name and not piece.lv_name)
     return PhysicalVolume(
@@ -249,7 +151,7 @@ def _physical_volume(row: _PhysicalVolumeRow, pieces: Iterable[_PieceRow], exten
     )
 
 
-def _shares(pieces: Iterable[_PieceRow], extent_bytes: int) -> defaultdict[str, dict[str, int]]:
+def _shares(pieces: Iterable[PieceRow], extent_bytes: int) -> defaultdict[str, dict[str, int]]:
     """Bytes by volume and physical volume, the components of a volume counted as the volume's."""
     shares: defaultdict[str, dict[str, int]] = defaultdict(dict)
     for piece in pieces:
@@ -261,11 +163,14 @@ def _shares(pieces: Iterable[_PieceRow], extent_bytes: int) -> defaultdict[str, 
 
 
 def _volume(
-    head: _VolumeGroupRow, row: _LogicalVolumeRow, label: tags.Label, layout: Layout, shares: dict[str, int]
+    head: VolumeGroupRow, row: LogicalVolumeRow, label: tags.Label, layout: Layout, shares: dict[str, int]
 ) -> Volume:
     store = StoreName(head.vg_name)
     return Volume(
         id=label.volume_id,
+        kind=label.kind,
+        source=label.source,
+        taken_at=label.taken_at,
         pool=PoolName(f"{store}/{row.pool_lv}" if row.pool_lv else store),
         store=store,
         type=DeviceType.THIN if row.pool_lv else DeviceType.THICK,
@@ -275,10 +180,10 @@ def _volume(
         state=label.state,
         wipe=label.wipe,
         owner=label.owner,
-        device_path=f"/dev/{store}/{row.lv_name}",
+        device_path="" if label.kind is VolumeKind.SNAPSHOT else f"/dev/{store}/{row.lv_name}",
         device_major=row.lv_kernel_major,
         device_minor=row.lv_kernel_minor,
-        dm_uuid=f"LVM-{(head.vg_uuid + row.lv_uuid).replace('-', '')}",
+        dm_uuid="" if label.kind is VolumeKind.SNAPSHOT else f"LVM-{(head.vg_uuid + row.lv_uuid).replace('-', '')}",
         is_active=row.lv_active == "active",
         is_open=row.lv_device_open == "open",
         layout=layout,
@@ -287,7 +192,7 @@ def _volume(
     )
 
 
-def _health(row: _LogicalVolumeRow) -> Problem | None:
+def _health(row: LogicalVolumeRow) -> Problem | None:
     if row.lv_suspended == "suspended":
         return Problem(reason="Suspended", message="the device is suspended: reads and writes wait")
     if not row.lv_health_status:
@@ -296,7 +201,7 @@ def _health(row: _LogicalVolumeRow) -> Problem | None:
     return Problem(reason=reason, message=f"LVM calls it '{row.lv_health_status}'")
 
 
-def _layout(row: _LogicalVolumeRow, segment: _SegmentRow) -> Layout:
+def _layout(row: LogicalVolumeRow, segment: SegmentRow) -> Layout:
     """The shape a volume really has, whatever its class says today."""
     kinds = {kind.value: kind for kind in LayoutKind}
     names = row.lv_layout.split(",")
@@ -317,7 +222,7 @@ def _layout(row: _LogicalVolumeRow, segment: _SegmentRow) -> Layout:
     )
 
 
-def _thin_pools(rows: Iterable[_LogicalVolumeRow], segments: dict[str, _SegmentRow]) -> Iterable[ThinPool]:
+def _thin_pools(rows: Iterable[LogicalVolumeRow], segments: dict[str, SegmentRow]) -> Iterable[ThinPool]:
     rows = list(rows)
     promised: defaultdict[str, int] = defaultdict(int)
     for row in rows:
@@ -336,7 +241,7 @@ def _thin_pools(rows: Iterable[_LogicalVolumeRow], segments: dict[str, _SegmentR
             )
 
 
-def _unlabelled(store: StoreName, row: _LogicalVolumeRow, what: str) -> Orphan:
+def _unlabelled(store: StoreName, row: LogicalVolumeRow, what: str) -> Orphan:
     return Orphan(
         name=f"{store}/{row.lv_name}", kind=OrphanKind.UNREADABLE_RECORD, message=f"{store}/{row.lv_name}: {what}"
     )

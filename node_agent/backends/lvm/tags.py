@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ullage.model import DeviceClassName, Owner, VolumeId, VolumeState, Wipe
+from ullage.model import DeviceClassName, Owner, VolumeId, VolumeKind, VolumeState, Wipe
 
 PREFIX = "ullage.io/"
 POOL = f"{PREFIX}pool"
@@ -18,7 +18,7 @@ POOL = f"{PREFIX}pool"
 CREATING = f"{PREFIX}state=creating"
 DELETING = f"{PREFIX}state=deleting"
 GROWING = re.compile(rf"{re.escape(PREFIX)}state=growing:([0-9]+)")
-KEYS = ("volume", "class", "wipe", "pv", "namespace", "claim", "uid")
+KEYS = ("volume", "kind", "source", "at", "class", "wipe", "pv", "namespace", "claim", "uid")
 """What else has our prefix is of a later version, and left alone."""
 
 
@@ -30,6 +30,9 @@ class Label:
     device_class: DeviceClassName
     wipe: Wipe
     owner: Owner
+    kind: VolumeKind = VolumeKind.VOLUME
+    source: VolumeId | None = None
+    taken_at: int = 0
     state: VolumeState = VolumeState.READY
     settled_bytes: int = 0
 
@@ -53,6 +56,9 @@ def written(label: Label) -> tuple[str, ...]:
     """Tags for a label, its state among them unless it is READY."""
     owner = label.owner
     facts = {
+        "kind": label.kind if label.kind is not VolumeKind.VOLUME else "",
+        "source": label.source,
+        "at": label.taken_at,
         "class": label.device_class,
         "wipe": label.wipe,
         "pv": owner.pv_name,
@@ -86,6 +92,9 @@ def read(tags: Iterable[str]) -> Label | None:
         volume_id=VolumeId(facts["volume"]),
         device_class=DeviceClassName(facts.get("class", "")),
         wipe=Wipe(facts.get("wipe", Wipe.DISCARD)),
+        kind=VolumeKind(facts.get("kind", VolumeKind.VOLUME)),
+        source=VolumeId(facts["source"]) if "source" in facts else None,
+        taken_at=int(facts.get("at", 0)),
         owner=Owner(
             pv_name=facts.get("pv", ""),
             claim_namespace=facts.get("namespace", ""),

@@ -17,7 +17,7 @@ from pathlib import Path
 from node_agent.backends.lvm import tags
 from node_agent.backends.lvm.command import CONFIG
 from node_agent.backends.lvm.devices import candidates
-from node_agent.backends.lvm.report import ARGUMENTS
+from node_agent.backends.lvm.rows import ARGUMENTS
 from ullage.model import DeviceClassName, Owner, VolumeId, VolumeState, Wipe
 
 DISKS = tuple(f"/dev/vd{letter}" for letter in "abcdefghijkl")

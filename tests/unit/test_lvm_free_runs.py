@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from node_agent.backends.lvm.report import end_of_free
+from node_agent.backends.lvm.free_runs import end_of_free
 from ullage.errors import InsufficientCapacityError, UnreadableReportError
 
 EXTENT = 4194304

@@ -1,0 +1,140 @@
+"""What begins as another volume is at one moment: snapshots, and volumes that are copies.
+
+Both are made in their source's pool, where no bytes have to be moved and none to be wiped, and under its store's lock:
+no change of ours comes between the last look at the source and the copy.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, replace
+
+from node_agent.backends.port import NewVolume
+from node_agent.ground import Ground
+from node_agent.refusals import check_limit, check_same_snapshot, no_room_for_copy
+from node_agent.unfinished import is_half_made
+from ullage.capacity import allocate, rounded_bytes
+from ullage.errors import InvalidRequestError, OutOfRangeError, UllageError, VolumeNotReadyError
+from ullage.model import (
+    CreateVolume,
+    DeviceClass,
+    Done,
+    Owner,
+    TakeSnapshot,
+    Volume,
+    VolumeId,
+    VolumeKind,
+    VolumeState,
+)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wish:
+    """What is to be made of a source."""
+
+    id: VolumeId
+    kind: VolumeKind
+    device_class: DeviceClass
+    size_bytes: int
+    limit_bytes: int = 0
+    owner: Owner
+
+
+def snapshot(ground: Ground, request: TakeSnapshot) -> Done:
+    """Keep what a volume holds at one moment, or find that it is kept; see `Agent.snapshot`."""
+    found = ground.stock.find(request.snapshot_id)
+    if found is not None:
+        check_same_snapshot(request, found)
+        return Done(volume=found, is_new=False)
+    source = _source(ground, request.source)
+    if source.kind is VolumeKind.SNAPSHOT:
+        raise InvalidRequestError(f"{source.id} is a snapshot itself; snapshots are taken of volumes")
+    wish = _Wish(
+        id=request.snapshot_id,
+        kind=VolumeKind.SNAPSHOT,
+        device_class=replace(ground.device_class(source.device_class), wipe=source.wipe),
+        size_bytes=source.size_bytes,
+        owner=source.owner,
+    )
+    volume, is_new = _derive(ground, wish, source)
+    return Done(volume=volume, is_new=is_new)
+
+
+def copy(ground: Ground, request: CreateVolume, source: VolumeId) -> tuple[Volume, bool]:
+    """Make the volume that is asked for out of its source, and say whether it is new."""
+    begun_as = _source(ground, source)
+    if request.size_bytes < begun_as.size_bytes:
+        raise OutOfRangeError(
+            f"{source} has {begun_as.size_bytes} bytes; a volume that begins with them cannot have fewer "
+            f"({request.size_bytes} are wanted)",
+            size_bytes=begun_as.size_bytes,
+        )
+    if request.pool not in (None, begun_as.pool):
+        raise InvalidRequestError(f"{source} is in {begun_as.pool}, and no copy of it can be in {request.pool}")
+    device_class = ground.device_class(request.device_class)
+    wish = _Wish(
+        id=request.volume_id,
+        kind=VolumeKind.VOLUME,
+        device_class=replace(device_class, wipe=request.wipe or device_class.wipe),
+        size_bytes=request.size_bytes,
+        limit_bytes=request.limit_bytes,
+        owner=request.owner,
+    )
+    return _derive(ground, wish, begun_as)
+
+
+def _derive(ground: Ground, wish: _Wish, source: Volume) -> tuple[Volume, bool]:
+    """Make what begins as the source is at one moment, in its pool: no bytes are moved."""
+    backend = ground.backend(source.store)
+    with ground.changing(source.store, f"copy of {source.id} to {wish.id}"):
+        source = _source(ground, source.id)  # nobody else changes it any more
+        pool = ground.stock.pools()[source.pool]
+        if wish.device_class.name not in pool.classes:
+            raise InvalidRequestError(
+                f"{source.id} is in {pool.name}, which is none of device class {wish.device_class.name}'s pools"
+            )
+        check_limit(rounded_bytes(source.layout, pool.extent_bytes, wish.size_bytes), wish.limit_bytes, pool)
+        allocation = allocate(pool, source.layout, wish.size_bytes)
+        if allocation is None:
+            ground.reporter.look_at_locked(source.store)
+            pool = ground.stock.pools()[source.pool]
+            allocation = allocate(pool, source.layout, wish.size_bytes)
+        if allocation is None:
+            raise no_room_for_copy(source, pool, wish.size_bytes)
+        new = NewVolume(
+            id=wish.id,
+            kind=wish.kind,
+            source=source,
+            taken_at=int(time.time()) if wish.kind is VolumeKind.SNAPSHOT else 0,
+            device_class=wish.device_class,
+            pool=pool,
+            allocation=allocation,
+            owner=wish.owner,
+            needs_wipe=False,
+        )
+        try:
+            volume = backend.create(new)
+            if volume.device_size_bytes < allocation.size_bytes:
+                volume = backend.expand(volume, allocation, needs_wipe=False)
+        except UllageError:
+            ground.reporter.look_at_locked(pool.store)
+            found = ground.stock.find(wish.id)
+            if found is None or is_half_made(ground, found):
+                raise
+            return found, False
+        ground.stock.apply(pool.store, None, volume)
+    ground.reporter.wish(pool.store)
+    log.info("volume derived", extra={"volume_id": volume.id, "kind": volume.kind, "source": source.id})
+    return volume, True
+
+
+def _source(ground: Ground, volume_id: VolumeId) -> Volume:
+    """What is to be copied; raises NotFoundError, VolumeNotReadyError, PoolUnavailableError."""
+    source = ground.get(volume_id)
+    ground.readable(source)
+    if source.state is not VolumeState.READY:
+        raise VolumeNotReadyError(f"volume {source.id} is still {source.state}", volume_id=source.id)
+    return source

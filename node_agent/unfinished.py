@@ -1,0 +1,57 @@
+"""What was begun and not ended: told by its mark, and brought to its end.
+
+A creation, a growth and a start after a crash all end here, so that it makes no difference who had begun.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from node_agent.ground import Ground
+from node_agent.removal import destroy
+from node_agent.wipe import Moment
+from ullage.errors import UllageError
+from ullage.model import Done, Volume, VolumeState
+
+log = logging.getLogger(__name__)
+
+
+def resume(ground: Ground, volume: Volume) -> Done:
+    """Go on where an earlier process ended; what was to go, or is not worth going on with, goes."""
+    try:
+        if volume.state is VolumeState.DELETING or is_half_made(ground, volume):
+            destroy(ground, volume)
+            return Done(volume=None, is_new=True)
+        return Done(volume=finish(ground, volume), is_new=True)
+    except UllageError as failure:  # nobody waits for it
+        log.warning("not finished", extra={"volume_id": volume.id, "why": str(failure)})
+        raise
+
+
+def finish(ground: Ground, volume: Volume) -> Volume:
+    """Wipe what a CREATING or GROWING volume must not show, and make it READY."""
+    if volume.state is VolumeState.READY:
+        return volume
+    backend = ground.readable(volume)
+    volume = ground.awake(backend, volume)
+    start = 0 if volume.state is VolumeState.CREATING else volume.size_bytes
+    if start < volume.device_size_bytes and backend.needs_wipe(volume.type, volume.wipe):
+        ground.wipe_part(volume, Moment.CREATE if start == 0 else Moment.GROW, start)
+    with ground.changing(volume.store, f"settling of {volume.id}"):
+        settled = backend.settle(volume)
+        ground.stock.apply(volume.store, volume, settled)
+    ground.reporter.wish(volume.store)
+    return settled
+
+
+def is_half_made(ground: Ground, volume: Volume) -> bool:
+    """Whether its creation died before it was what its class asks for: it is removed and begun again.
+
+    It has no device yet, or LVM had not come to its integrity (which is added when all the rest is there), or it
+    had its source's content and not yet its own size.
+    """
+    device_class = ground.classes.get(volume.device_class)
+    lacks_integrity = device_class is not None and device_class.layout.integrity > volume.layout.integrity
+    return volume.state is VolumeState.CREATING and (
+        volume.device_size_bytes == 0 or lacks_integrity or volume.source is not None
+    )
