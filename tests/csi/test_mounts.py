@@ -188,7 +188,8 @@ def test_a_volume_is_only_found_where_it_is(kubelet: Kubelet) -> None:
     a, b = kubelet.staging("pvc-a"), kubelet.staging("pvc-b")
     c, d = kubelet.block_target("pvc-c", "pod"), kubelet.block_target("pvc-d", "pod")
     assert [kubelet.stats(each, path)["BYTES"].total > 0 for each, path in (("pvc-b", b), ("pvc-c", c), ("pvc-d", d))]
-    for path in (b, c, d, kubelet.root, Path("/"), Path("some/path"), kubelet.root / "nothing", Path("/proc")):
+    elsewhere = (b, c, d, kubelet.root, Path("/"), Path("some/path"), kubelet.root / "nothing", Path("/proc"))
+    for path in (*elsewhere, a / "lost+found"):
         assert code_of(lambda path=path: kubelet.stats("pvc-a", path)) is missing, path  # type: ignore[misc]
         assert code_of(lambda path=path: kubelet.expand("pvc-a", path)) is missing, path  # type: ignore[misc]
     assert code_of(lambda: kubelet.stats("pvc-d", c)) is missing
