@@ -84,9 +84,9 @@ def volume_groups(report: str) -> dict[StoreName, VolumeGroup]:
     try:
         parts = msgspec.json.decode(report.encode(), type=FullReport).report
         groups = [
-            _volume_group(msgspec.convert(part, GroupReport, strict=False))
+            _volume_group(msgspec.json.decode(part, type=GroupReport, strict=False))
             for part in parts
-            if part.keys() != FREE_PHYSICAL_VOLUMES
+            if msgspec.json.decode(part, type=dict[str, msgspec.Raw]).keys() != FREE_PHYSICAL_VOLUMES
         ]
     except (msgspec.MsgspecError, ValueError, LookupError, ArithmeticError) as failure:
         raise UnreadableReportError(f"lvm's report makes no sense: {failure}", argv=("lvm", "fullreport")) from failure
