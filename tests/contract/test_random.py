@@ -199,7 +199,8 @@ class Life(RuleBasedStateMachine):
 
 @pytest.mark.only_on("file", "thick")
 def test_hundreds_of_random_operations_agree_with_a_model(site: Site) -> None:
-    least, examples, steps = (200, 5, 54) if site.is_lvm else (500, 12, 58)
+    # Each example leaves some rules out, so there have to be several for each rule to be in one of them.
+    least, examples, steps = (200, 12, 23) if site.is_lvm else (500, 12, 58)
     tally: Counter[str] = Counter()
     run_state_machine_as_test(
         lambda: Life(site, tally),  # type: ignore[arg-type] # whatever makes one, says its documentation
