@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from node_agent.backends.port import NewVolume
 from node_agent.ground import Ground
 from node_agent.refusals import check_limit, check_same_snapshot, no_room_for_copy
-from node_agent.unfinished import is_half_made
+from node_agent.unfinished import left_behind
 from ullage.capacity import allocate, rounded_bytes
 from ullage.errors import InvalidRequestError, OutOfRangeError, UllageError, VolumeNotReadyError
 from ullage.model import (
@@ -120,9 +120,8 @@ def _derive(ground: Ground, wish: _Wish, source: Volume) -> tuple[Volume, bool]:
             if volume.device_size_bytes < allocation.size_bytes:
                 volume = backend.expand(volume, allocation, needs_wipe=False)
         except UllageError:
-            ground.reporter.look_at_locked(pool.store)
-            found = ground.stock.find(wish.id)
-            if found is None or is_half_made(ground, found):
+            found = left_behind(ground, pool.store, wish.id)
+            if found is None:
                 raise
             return found, False
         ground.stock.apply(pool.store, None, volume)

@@ -14,7 +14,7 @@ from node_agent.copies import copy
 from node_agent.ground import Ground
 from node_agent.refusals import check_limit, check_same, no_room
 from node_agent.removal import destroy
-from node_agent.unfinished import finish, is_half_made
+from node_agent.unfinished import finish, is_half_made, left_behind
 from ullage.capacity import allocate
 from ullage.errors import UllageError
 from ullage.model import CreateVolume, DeviceClass, Done, Pool, Volume
@@ -62,10 +62,8 @@ def _carve(ground: Ground, request: CreateVolume) -> tuple[Volume, bool]:
             try:
                 volume = backend.create(new)
             except UllageError:
-                # The disk knows better than the report or the failed command: what is there is gone on with.
-                ground.reporter.look_at_locked(pool.store)
-                found = ground.stock.find(request.volume_id)
-                if found is None or is_half_made(ground, found):
+                found = left_behind(ground, pool.store, request.volume_id)
+                if found is None:
                     raise
                 return found, False
             ground.stock.apply(pool.store, None, volume)

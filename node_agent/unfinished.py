@@ -11,7 +11,7 @@ from node_agent.ground import Ground
 from node_agent.removal import destroy
 from node_agent.wipe import Moment
 from ullage.errors import UllageError
-from ullage.model import Done, Volume, VolumeState
+from ullage.model import Done, StoreName, Volume, VolumeId, VolumeState
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +42,16 @@ def finish(ground: Ground, volume: Volume) -> Volume:
         ground.stock.apply(volume.store, volume, settled)
     ground.reporter.wish(volume.store)
     return settled
+
+
+def left_behind(ground: Ground, store: StoreName, volume_id: VolumeId) -> Volume | None:
+    """What a creation that failed has made after all, if it can be gone on with; its store is held.
+
+    The disk knows better than the report or the failed command.
+    """
+    ground.reporter.look_at_locked(store)
+    found = ground.stock.find(volume_id)
+    return None if found is None or is_half_made(ground, found) else found
 
 
 def is_half_made(ground: Ground, volume: Volume) -> bool:
