@@ -18,9 +18,11 @@ from node_agent.status import code_of
 from tests.contract.faults import (
     HANGING,
     Disturbed,
+    Fate,
     Hanging,
     KilledHalfway,
     Stall,
+    be_killed,
     begun,
     code_from,
     has_device,
@@ -334,3 +336,16 @@ def _write(device_path: str) -> None:
 def _read(device_path: str) -> bytes:
     with open(device_path, "rb", buffering=0) as device:  # noqa: PTH123 - a device
         return device.read(len(OLD_BYTES))
+
+
+@pytest.mark.only_on("file")  # a step of the port fails alike everywhere
+def test_a_creation_that_was_done_though_it_failed_is_gone_on_with(site: Site) -> None:
+    fate = Fate(be_killed, is_final=False)
+    agent = begun(Disturbed(port=fate).assembly(), [site.device_class()]).agent
+    agent.create(wanted("pvc-before", site.step_bytes))
+    fate.doom(0, is_after=True)
+    volume = agent.create(wanted("pvc-a", site.step_bytes)).volume
+    assert "create" in fate.steps[0]
+    assert volume is not None
+    assert volume.state is VolumeState.READY
+    assert set(site.truth().sizes) == {"pvc-before", "pvc-a"}
