@@ -162,7 +162,7 @@ class Node(csi_pb2_grpc.NodeServicer):
     def _usable(self, volume_id: VolumeId) -> Volume:
         """The volume with its device there; raises NotFoundError, VolumeNotReadyError, UnavailableError."""
         volume = self._volumes.get(volume_id)
-        if volume.state in (VolumeState.CREATING, VolumeState.DELETING):
+        if volume.state in (VolumeState.CREATING, VolumeState.FILLING, VolumeState.DELETING):
             raise VolumeNotReadyError(f"volume {volume.id} is still {volume.state}", volume_id=volume.id)
         if not volume.is_active:
             raise UnavailableError(f"volume {volume.id} has no device: {volume.device_path} is not active")

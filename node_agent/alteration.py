@@ -75,5 +75,5 @@ def modify(ground: Ground, request: ModifyVolume) -> Done:
 
 
 def _refuse_unfinished(volume: Volume) -> None:
-    if volume.state in (VolumeState.CREATING, VolumeState.DELETING):
+    if volume.state in (VolumeState.CREATING, VolumeState.FILLING, VolumeState.DELETING):
         raise VolumeNotReadyError(f"volume {volume.id} is still {volume.state}", volume_id=volume.id)

@@ -25,6 +25,7 @@ from ullage.pb.agent.v1 import agent_pb2 as pb
 
 STATES = {
     VolumeState.CREATING: pb.VOLUME_STATE_CREATING,
+    VolumeState.FILLING: pb.VOLUME_STATE_FILLING,
     VolumeState.READY: pb.VOLUME_STATE_READY,
     VolumeState.GROWING: pb.VOLUME_STATE_GROWING,
     VolumeState.DELETING: pb.VOLUME_STATE_DELETING,
@@ -85,9 +86,11 @@ def volume_message(volume: Volume) -> pb.Volume:
         ),
         problem=_problem(volume.problem),
         is_open=volume.is_open,
-        is_snapshot=volume.kind is VolumeKind.SNAPSHOT,
+        is_snapshot=volume.kind is not VolumeKind.VOLUME,
         source_volume_id=volume.source or "",
         taken_at=volume.taken_at,
+        group_id=volume.group or "",
+        filled_bytes=volume.filled_bytes,
     )
 
 

@@ -17,6 +17,8 @@ PoolName = NewType("PoolName", str)
 StoreName = NewType("StoreName", str)
 """What is locked and reported as one: a volume group, or a directory of files. A store has one or more pools."""
 DeviceClassName = NewType("DeviceClassName", str)
+GroupId = NewType("GroupId", str)
+"""Names snapshots of several volumes that were taken at one moment; see `ullage.names.group_id`."""
 NodeName = NewType("NodeName", str)
 """A node as its cluster calls it; the one value of the topology key `ullage.io/node`."""
 
@@ -204,16 +206,25 @@ class Pool:
 
 
 class VolumeKind(StrEnum):
-    """A volume, or what one was at a moment: a snapshot has no device, and nobody can write to it."""
+    """A volume, or what one was at a moment: a snapshot is never shown to anybody, and nobody can write to it.
+
+    FROZEN: a snapshot that a copy by bytes reads from, because its source is a volume that may be written meanwhile. It
+    is the copy's alone (`ullage.names.frozen_id`), is told to nobody, and goes when the copy is done.
+    """
 
     VOLUME = "volume"
     SNAPSHOT = "snapshot"
+    FROZEN = "frozen"
 
 
 class VolumeState(StrEnum):
-    """Where a volume is in its life; anything but READY is a mark on the device and survives a crash."""
+    """Where a volume is in its life; anything but READY is a mark on the device and survives a crash.
+
+    FILLING: it is all there, and its source's bytes are still being copied into it; nobody can use it before.
+    """
 
     CREATING = "creating"
+    FILLING = "filling"
     READY = "ready"
     GROWING = "growing"
     DELETING = "deleting"
@@ -232,6 +243,10 @@ class Volume:
     """What it began as; that may be gone by now."""
     taken_at: int = 0
     """When a snapshot was taken, in seconds since 1970 (UTC); kept on the device, so the same for every retry."""
+    group: GroupId | None = None
+    """Of a snapshot that was taken together with others."""
+    filled_bytes: int = 0
+    """While FILLING: so much of its source is surely on its device, as was last noted there."""
     pool: PoolName
     store: StoreName
     type: DeviceType
@@ -294,6 +309,22 @@ class TakeSnapshot:
 
     snapshot_id: VolumeId
     source: VolumeId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakeGroup:
+    """Ask for snapshots of several volumes at one moment; each has the id that `ullage.names.member_id` gives it."""
+
+    group_id: GroupId
+    sources: tuple[VolumeId, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ByteRange:
+    """A run of a volume's bytes."""
+
+    offset_bytes: int
+    size_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,8 @@
 A volume id is one string in four roles: LogicalVolume object, CSI volume handle, LV name, file name. It is derived from
 the CSI request name alone, so that a retry finds what the first try made. A request name that can play all four roles
 is kept; any other becomes `v-` and 26 characters of its hash. A name that already has that form is hashed too, so no
-kept name can ever be another name's hash. A snapshot's id is `s-` and such a hash, always.
+kept name can ever be another name's hash. A snapshot's id is `s-` and such a hash, always; a group's `g-`; that of what
+a copy reads from `f-`.
 
 Length: a device-mapper name is at most 127 characters and holds the group's name, a hyphen, the LV's name and the
 suffix of a part (`_rimage_0_iorig`), with every hyphen inside a name doubled. 63 for the id, counted that way, leaves a
@@ -24,7 +25,7 @@ import string
 from functools import cache
 
 from ullage.errors import InvalidRequestError
-from ullage.model import DeviceClassName, Owner, VolumeId
+from ullage.model import DeviceClassName, GroupId, Owner, VolumeId
 from ullage.quoting import quoted
 
 MAX_VOLUME_ID = 63
@@ -58,7 +59,7 @@ _STAR = frozenset("*")
 _LABEL = r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"
 _SUBDOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _CLASS_NAME = re.compile(_LABEL)
-_HASHED = re.compile(r"[vs]-[a-z2-7]{26}")
+_HASHED = re.compile(r"[vsgf]-[a-z2-7]{26}")
 _LVM_NAME = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9_.+][A-Za-z0-9_.+-]*")
 _LVM_GLOB = re.compile(r"(?!\.{1,2}$)(?!-)(?:[A-Za-z0-9_.+*?-]|\[!?[A-Za-z0-9_.+-]+\])+")
 _TAG_VALUE = re.compile(r"[A-Za-z0-9_+.\-/=!:&#]+")
@@ -83,6 +84,21 @@ def snapshot_id(request_name: str) -> VolumeId:
     Volumes and snapshots have names apart from each other in CSI, and share one space of names on the disk.
     """
     return VolumeId(f"s-{_hash(request_name)}")
+
+
+def group_id(request_name: str) -> GroupId:
+    """The id of the group of snapshots that a CSI request of this name makes."""
+    return GroupId(f"g-{_hash(request_name)}")
+
+
+def member_id(group: GroupId, source: VolumeId) -> VolumeId:
+    """The id of the snapshot of one volume in a group."""
+    return VolumeId(f"s-{_hash(f'{group}/{source}')}")
+
+
+def frozen_id(target: VolumeId) -> VolumeId:
+    """The id of what a copy of a volume in use reads from; `target` is the copy."""
+    return VolumeId(f"f-{_hash(target)}")
 
 
 def check_volume_id(text: str) -> VolumeId:

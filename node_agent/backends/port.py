@@ -3,6 +3,7 @@
 The steps of a life, and the marks they leave on the device itself, so that a crash at any point is seen again:
 
     create ──(CREATING)── wipe ── settle ──(READY)          without a wipe `create` leaves it READY at once
+    create ──(FILLING)── copy ── settle ──(READY)          a copy by bytes, wherever `is_copied_by_bytes`
     expand ──(GROWING)─── wipe the new part ── settle ──(READY)
     condemn ──(DELETING)── wipe ── remove
 
@@ -13,14 +14,17 @@ change. A changing step that raises has changed nothing, or has left a state tha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
 from ullage.capacity import Allocation
 from ullage.model import (
+    ByteRange,
     DeviceClass,
     DeviceType,
+    GroupId,
     Orphan,
     Owner,
     Pool,
@@ -59,11 +63,14 @@ class NewVolume:
     """Leave it CREATING: its bytes are not fit to be seen yet."""
     kind: VolumeKind = VolumeKind.VOLUME
     source: Volume | None = None
-    """READY, in the same pool and not larger: what the new one begins with, as it is at one moment.
+    """READY and not larger: what the new one begins with, as it is at one moment.
 
-    A snapshot has its source's size. A volume that is to be larger has its source's size at first, and is CREATING.
+    A snapshot has its source's size and is in its pool. A volume has all of it at once, in the same pool (one that is
+    to be larger has its source's size at first, and is CREATING); or, where `is_copied_by_bytes`, it has its own size
+    and none of the content yet, and is FILLING.
     """
     taken_at: int = 0
+    group: GroupId | None = None
 
 
 class Backend(Protocol):
@@ -94,11 +101,32 @@ class Backend(Protocol):
         after all, UnsupportedError for a source that this kind of storage has no copies of.
         """
 
+    def is_copied_by_bytes(self, source: Volume) -> bool:
+        """Whether a volume that begins as this source has to be filled: `create` cannot give it the content at once."""
+
+    def reading(self, volume: Volume) -> AbstractContextManager[int]:
+        """A descriptor that this snapshot's bytes can be read from; they stay the same. Raises DeviceError."""
+
+    def note_filled(self, volume: Volume, filled_bytes: int) -> Volume:
+        """Keep on the device how far a FILLING volume is: what is noted there must be there for good already.
+
+        Raises NotFoundError, NotOursError.
+        """
+
+    def allocated(self, snapshot: Volume) -> Iterator[ByteRange]:
+        """Where the snapshot may be anything but zero: ranges in ascending order, apart. Reads none of its bytes.
+
+        Raises PreconditionError where that cannot be told exactly.
+        """
+
+    def changed(self, base: Volume, target: Volume) -> Iterator[ByteRange]:
+        """Where two snapshots of one volume may differ, `base` the earlier; as `allocated`."""
+
     def expand(self, volume: Volume, growth: Allocation, *, needs_wipe: bool) -> Volume:
         """Make the volume as large as `growth` says; GROWING, its old size kept, if the new part needs a wipe."""
 
     def settle(self, volume: Volume) -> Volume:
-        """Drop the CREATING or GROWING mark: every byte is fit to be seen."""
+        """Drop the CREATING, FILLING or GROWING mark: every byte is fit to be seen."""
 
     def set_wipe(self, volume: Volume, wipe: Wipe) -> Volume:
         """Write another wipe policy on the volume, if it is ours at this very moment; its bytes stay as they are.

@@ -12,7 +12,8 @@ import shlex
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn, Protocol, TypeVar, cast
@@ -30,7 +31,7 @@ from node_agent.status import code_of
 from node_agent.wipe import Moment, wipe
 from ullage.capacity import Allocation
 from ullage.errors import CommandFailedError, UllageError
-from ullage.model import DeviceClass, DeviceType, Pool, StoreName, Volume, Wipe
+from ullage.model import ByteRange, DeviceClass, DeviceType, Pool, StoreName, Volume, Wipe
 from ullage.run import ENVIRONMENT, Finished, Runner, Subprocesses
 
 T = TypeVar("T")
@@ -258,6 +259,22 @@ class Steps:
 
     def expand(self, volume: Volume, growth: Allocation, *, needs_wipe: bool) -> Volume:
         return self._around(f"expand {volume.id}", lambda: self._real.expand(volume, growth, needs_wipe=needs_wipe))
+
+    def is_copied_by_bytes(self, source: Volume) -> bool:
+        return self._real.is_copied_by_bytes(source)
+
+    def reading(self, volume: Volume) -> AbstractContextManager[int]:
+        return self._real.reading(volume)
+
+    def note_filled(self, volume: Volume, filled_bytes: int) -> Volume:
+        step = f"note {filled_bytes} bytes of {volume.id}"
+        return self._around(step, lambda: self._real.note_filled(volume, filled_bytes))
+
+    def allocated(self, snapshot: Volume) -> Iterator[ByteRange]:
+        return self._real.allocated(snapshot)
+
+    def changed(self, base: Volume, target: Volume) -> Iterator[ByteRange]:
+        return self._real.changed(base, target)
 
     def settle(self, volume: Volume) -> Volume:
         return self._around(f"settle {volume.id}", lambda: self._real.settle(volume))

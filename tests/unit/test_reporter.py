@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 
 import pytest
@@ -13,7 +14,7 @@ from node_agent.reporter import MOST_SECONDS, QUIET_SECONDS, Reporter
 from node_agent.stock import Stock
 from node_agent.udev import Event
 from ullage.capacity import Allocation
-from ullage.model import DeviceClass, DeviceType, Pool, Problem, StoreName, Volume, Wipe
+from ullage.model import ByteRange, DeviceClass, DeviceType, Pool, Problem, StoreName, Volume, Wipe
 
 FAST, SLOW = StoreName("fast"), StoreName("slow")
 EVERYTHING = StoreName("everything")
@@ -68,6 +69,21 @@ class Looked:
         raise NotImplementedError
 
     def expand(self, volume: Volume, growth: Allocation, *, needs_wipe: bool) -> Volume:
+        raise NotImplementedError
+
+    def is_copied_by_bytes(self, source: Volume) -> bool:
+        raise NotImplementedError
+
+    def reading(self, volume: Volume) -> AbstractContextManager[int]:
+        raise NotImplementedError
+
+    def note_filled(self, volume: Volume, filled_bytes: int) -> Volume:
+        raise NotImplementedError
+
+    def allocated(self, snapshot: Volume) -> Iterator[ByteRange]:
+        raise NotImplementedError
+
+    def changed(self, base: Volume, target: Volume) -> Iterator[ByteRange]:
         raise NotImplementedError
 
     def settle(self, volume: Volume) -> Volume:

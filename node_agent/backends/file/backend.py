@@ -8,8 +8,8 @@ system is not taken for a directory whose volumes are gone.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 
 from node_agent.backends.file.files import DurableFiles, Files
@@ -17,8 +17,8 @@ from node_agent.backends.file.loops import Loops
 from node_agent.backends.file.store import Store, Tools
 from node_agent.backends.port import NewVolume, StoreReport
 from ullage.capacity import Allocation
-from ullage.errors import PoolUnavailableError, UnsupportedError
-from ullage.model import DeviceClass, DeviceType, Pool, Problem, StoreName, Volume, Wipe
+from ullage.errors import PoolUnavailableError, PreconditionError, UnsupportedError
+from ullage.model import ByteRange, DeviceClass, DeviceType, Pool, Problem, StoreName, Volume, Wipe
 from ullage.run import Runner
 
 DURABLE = DurableFiles()
@@ -80,6 +80,28 @@ class FileBackend:
         if new.source is not None:
             raise UnsupportedError(f"{new.source.id} is a file: there are no snapshots and copies of files yet")
         return self._store(new.pool.store).create(new)
+
+    def is_copied_by_bytes(self, source: Volume) -> bool:  # noqa: ARG002 - the port's shape
+        """See the port."""
+        return True
+
+    @contextmanager
+    def reading(self, volume: Volume) -> Iterator[int]:
+        """See the port."""
+        raise UnsupportedError(f"{volume.id} is a file: there are no snapshots and copies of files yet")
+        yield -1
+
+    def note_filled(self, volume: Volume, filled_bytes: int) -> Volume:
+        """See the port."""
+        raise UnsupportedError(f"{volume.id} is a file: there are no copies of files yet ({filled_bytes})")
+
+    def allocated(self, snapshot: Volume) -> Iterator[ByteRange]:
+        """See the port."""
+        raise PreconditionError(f"changed blocks of {snapshot.id} cannot be told yet")
+
+    def changed(self, base: Volume, target: Volume) -> Iterator[ByteRange]:
+        """See the port."""
+        raise PreconditionError(f"changed blocks of {base.id} and {target.id} cannot be told yet")
 
     def expand(self, volume: Volume, growth: Allocation, *, needs_wipe: bool) -> Volume:
         """See the port."""

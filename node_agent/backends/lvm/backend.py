@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 from node_agent.backends.lvm import creation, free_runs, tags
@@ -25,10 +26,12 @@ from ullage.errors import (
     NotFoundError,
     NotOursError,
     PoolUnavailableError,
+    PreconditionError,
     UnsupportedError,
     VolumeInUseError,
 )
 from ullage.model import (
+    ByteRange,
     DeviceClass,
     DeviceType,
     Layout,
@@ -110,6 +113,30 @@ class LvmBackend:
         made = _as_kernel_shows(made)
         return self.settle(made) if made.layout.is_raid and not new.needs_wipe else made
 
+    def is_copied_by_bytes(self, source: Volume) -> bool:
+        """See Backend."""
+        return source.type is not DeviceType.THIN
+
+    @contextmanager
+    def reading(self, volume: Volume) -> Iterator[int]:
+        """See Backend."""
+        raise UnsupportedError(f"{volume.id} is thick: there are no copies of thick volumes yet")
+        yield -1
+
+    def note_filled(self, volume: Volume, filled_bytes: int) -> Volume:
+        """See Backend. One command, so one commit: there is no moment with two marks, or with none."""
+        marks = ("--deltag", tags.filling(volume.filled_bytes), "--addtag", tags.filling(filled_bytes))
+        self._select_ours(volume, "lvchange", *marks)
+        return replace(volume, filled_bytes=filled_bytes)
+
+    def allocated(self, snapshot: Volume) -> Iterator[ByteRange]:
+        """See Backend."""
+        raise PreconditionError(f"changed blocks of {snapshot.id} cannot be told yet")
+
+    def changed(self, base: Volume, target: Volume) -> Iterator[ByteRange]:
+        """See Backend."""
+        raise PreconditionError(f"changed blocks of {base.id} and {target.id} cannot be told yet")
+
     def expand(self, volume: Volume, growth: Allocation, *, needs_wipe: bool) -> Volume:
         """See Backend. The mark is on the disk before the first new extent is.
 
@@ -136,7 +163,10 @@ class LvmBackend:
 
     def settle(self, volume: Volume) -> Volume:
         """See Backend. Without a device the mark stays: nothing is said to be there before it is."""
-        mark = tags.CREATING if volume.state is VolumeState.CREATING else tags.growing(volume.size_bytes)
+        mark = {
+            VolumeState.CREATING: tags.CREATING,
+            VolumeState.FILLING: tags.filling(volume.filled_bytes),
+        }.get(volume.state, tags.growing(volume.size_bytes))
         settled = _as_kernel_shows(replace(volume, state=VolumeState.READY))
         self._select_ours(volume, "lvchange", "--deltag", mark)
         return settled

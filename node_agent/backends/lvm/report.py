@@ -171,6 +171,8 @@ def _volume(
         kind=label.kind,
         source=label.source,
         taken_at=label.taken_at,
+        group=label.group,
+        filled_bytes=label.filled_bytes,
         pool=PoolName(f"{store}/{row.pool_lv}" if row.pool_lv else store),
         store=store,
         type=DeviceType.THIN if row.pool_lv else DeviceType.THICK,

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ullage.model import DeviceClassName, Owner, VolumeId, VolumeKind, VolumeState, Wipe
+from ullage.model import DeviceClassName, GroupId, Owner, VolumeId, VolumeKind, VolumeState, Wipe
 
 PREFIX = "ullage.io/"
 POOL = f"{PREFIX}pool"
@@ -18,13 +18,17 @@ POOL = f"{PREFIX}pool"
 CREATING = f"{PREFIX}state=creating"
 DELETING = f"{PREFIX}state=deleting"
 GROWING = re.compile(rf"{re.escape(PREFIX)}state=growing:([0-9]+)")
-KEYS = ("volume", "kind", "source", "at", "class", "wipe", "pv", "namespace", "claim", "uid")
+FILLING = re.compile(rf"{re.escape(PREFIX)}state=filling:([0-9]+)")
+KEYS = ("volume", "kind", "source", "at", "group", "class", "wipe", "pv", "namespace", "claim", "uid")
 """What else has our prefix is of a later version, and left alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Label:
-    """What the tags of one logical volume say. `settled_bytes` is the size before a growth that is not wiped yet."""
+    """What the tags of one logical volume say.
+
+    `settled_bytes` is the size before a growth that is not wiped yet, `filled_bytes` what is copied already.
+    """
 
     volume_id: VolumeId
     device_class: DeviceClassName
@@ -33,13 +37,20 @@ class Label:
     kind: VolumeKind = VolumeKind.VOLUME
     source: VolumeId | None = None
     taken_at: int = 0
+    group: GroupId | None = None
     state: VolumeState = VolumeState.READY
     settled_bytes: int = 0
+    filled_bytes: int = 0
 
 
 def growing(settled_bytes: int) -> str:
     """The mark put on before a volume grows: bytes past `settled_bytes` are not fit to be seen."""
     return f"{PREFIX}state=growing:{settled_bytes}"
+
+
+def filling(filled_bytes: int) -> str:
+    """The mark of a volume that its source is copied into: so many bytes of it are there for good."""
+    return f"{PREFIX}state=filling:{filled_bytes}"
 
 
 def volume_tag(volume_id: VolumeId) -> str:
@@ -59,6 +70,7 @@ def written(label: Label) -> tuple[str, ...]:
         "kind": label.kind if label.kind is not VolumeKind.VOLUME else "",
         "source": label.source,
         "at": label.taken_at,
+        "group": label.group,
         "class": label.device_class,
         "wipe": label.wipe,
         "pv": owner.pv_name,
@@ -66,7 +78,11 @@ def written(label: Label) -> tuple[str, ...]:
         "claim": owner.claim_name,
         "uid": owner.claim_uid,
     }
-    marks = {VolumeState.CREATING: (CREATING,), VolumeState.DELETING: (DELETING,)}.get(label.state, ())
+    marks = {
+        VolumeState.CREATING: (CREATING,),
+        VolumeState.FILLING: (filling(label.filled_bytes),),
+        VolumeState.DELETING: (DELETING,),
+    }.get(label.state, ())
     return (
         volume_tag(label.volume_id),
         *(f"{PREFIX}{key}={value}" for key, value in facts.items() if value),
@@ -87,7 +103,7 @@ def read(tags: Iterable[str]) -> Label | None:
                 raise ValueError(f"{key} is both {facts[key]} and {value}")
     if "volume" not in facts:
         return None
-    state, settled_bytes = _state(marks)
+    state, state_bytes = _state(marks)
     return Label(
         volume_id=VolumeId(facts["volume"]),
         device_class=DeviceClassName(facts.get("class", "")),
@@ -95,6 +111,7 @@ def read(tags: Iterable[str]) -> Label | None:
         kind=VolumeKind(facts.get("kind", VolumeKind.VOLUME)),
         source=VolumeId(facts["source"]) if "source" in facts else None,
         taken_at=int(facts.get("at", 0)),
+        group=GroupId(facts["group"]) if "group" in facts else None,
         owner=Owner(
             pv_name=facts.get("pv", ""),
             claim_namespace=facts.get("namespace", ""),
@@ -102,17 +119,24 @@ def read(tags: Iterable[str]) -> Label | None:
             claim_uid=facts.get("uid", ""),
         ),
         state=state,
-        settled_bytes=settled_bytes,
+        settled_bytes=state_bytes if state is VolumeState.GROWING else 0,
+        filled_bytes=state_bytes if state is VolumeState.FILLING else 0,
     )
 
 
 def _state(marks: list[str]) -> tuple[VolumeState, int]:
-    """The furthest mark holds: a volume condemned while it was being made is being deleted."""
+    """The furthest mark holds: a volume condemned while it was being made is being deleted.
+
+    With the bytes that the mark names: of several, what is surely settled, or filled.
+    """
     settled = [int(found[1]) for mark in marks if (found := GROWING.fullmatch(mark))]
-    if len(settled) + marks.count(CREATING) + marks.count(DELETING) != len(marks):
+    filled = [int(found[1]) for mark in marks if (found := FILLING.fullmatch(mark))]
+    if len(settled) + len(filled) + marks.count(CREATING) + marks.count(DELETING) != len(marks):
         raise ValueError(f"a state of {', '.join(marks)} is unknown")
     if DELETING in marks:
         return VolumeState.DELETING, 0
     if CREATING in marks:
         return VolumeState.CREATING, 0
+    if filled:
+        return VolumeState.FILLING, min(filled)
     return (VolumeState.GROWING, min(settled)) if settled else (VolumeState.READY, 0)
