@@ -50,6 +50,7 @@ class Node(csi_pb2_grpc.NodeServicer):
                 mount_flags=wanted.mount_flags,
                 mkfs_options=self._volumes.mkfs_options(volume.device_class, wanted.fs_type),
                 is_read_only=wanted.is_read_only,
+                copy_id=volume.id if volume.source else "",
             )
             self._file_systems.stage(request, order.staging_path)
         return pb.NodeStageVolumeResponse()

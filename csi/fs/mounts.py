@@ -24,6 +24,8 @@ _DAMAGE = ("Structure needs cleaning", "can't read superblock", "Bad message", "
 """mount(8)'s words for EUCLEAN, EIO, EFSBADCRC: the file system was recognised, and is not whole."""
 _EITHER = "bad superblock"
 """Its words for EINVAL, which also means a flag that the file system does not know."""
+_TWICE = "File exists"
+"""Its words for EEXIST: btrfs, before Linux 6.7, has another device of the same UUID."""
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +72,14 @@ def mount(runner: Runner, kind: Kind, device_path: str, place: Path, options: st
             raise PreconditionError(
                 f"The kernel refused the {kind.name} on {device_path}, and its log says why: it does not know one of "
                 f"the flags {options or '(none)'}, or it is damaged; then {kind.advice.format(device=device_path)}",
+                device=device_path,
+                fs_type=kind.name,
+            ) from failure
+        if _TWICE in failure.stderr:
+            raise PreconditionError(
+                f"The kernel knows the UUID of the {kind.name} on {device_path} from another device, which its log "
+                "names, and takes the two for one: unmount that one and, if it is not needed, let the kernel forget it "
+                "with 'btrfs device scan --forget'",
                 device=device_path,
                 fs_type=kind.name,
             ) from failure

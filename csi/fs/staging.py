@@ -10,8 +10,8 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+from csi.fs import btrfs, growth, kinds, mkfs, mount_flags, mount_table, mounts, publishing
 from csi.fs import device as devices
-from csi.fs import growth, kinds, mkfs, mount_flags, mount_table, mounts, publishing
 from csi.fs.device import Device
 from csi.fs.kinds import Kind
 from csi.fs.mount_table import Mount, MountTable
@@ -48,6 +48,8 @@ class StageRequest:
     mkfs_options: tuple[str, ...] = ()
     """The class's own, one argument each, after ours."""
     is_read_only: bool = False
+    copy_id: str = ""
+    """The volume's id, if it began as a copy of another: its file system then may need a UUID of its own."""
 
     @property
     def is_without_writing(self) -> bool:
@@ -136,6 +138,8 @@ def _same(stack: tuple[Mount, ...], kind: Kind, device: Device, request: StageRe
     wrong = [*mount_flags.differences(top, request.mount_flags)]
     if top.device_number() != device.number:
         wrong.append(f"device {top.source} instead of {device.path}")
+    elif top.kind == "btrfs" and device.number not in btrfs.devices_at(place):
+        wrong.append(f"another file system of the UUID that {device.path} has")
     if top.kind != kind.name:
         wrong.append(f"{top.kind} instead of {kind.name}")
     # Of the mount, not of the file system: that may have gone read-only by itself.
@@ -160,6 +164,8 @@ def _ready(runner: Runner, kind: Kind, device: Device, request: StageRequest) ->
         )
     elif kind.name == "ext4" and not request.is_without_writing:
         _check(runner, kind, device)
+    elif kind.name == "btrfs" and request.copy_id and not btrfs.are_told_apart():
+        _tell_apart(device, request.copy_id)
 
 
 def _make(runner: Runner, kind: Kind, device: Device, request: StageRequest, content: Content) -> None:
@@ -178,6 +184,12 @@ def _make(runner: Runner, kind: Kind, device: Device, request: StageRequest, con
         log.warning("mkfs was ended half-way, begun again", extra={"device": device.path, "fs_type": kind.name})
     mkfs.make(runner, kind, device, request.mkfs_options, over_unfinished=content.is_unfinished)
     log.info("made file system", extra={"device": device.path, "fs_type": kind.name, "size_bytes": device.size_bytes})
+
+
+def _tell_apart(device: Device, copy_id: str) -> None:
+    """Also for reading only: a copy that keeps its source's UUID could keep the source itself from being mounted."""
+    if not mount_table.read().of_device(device.number):
+        btrfs.give(device, btrfs.own_uuid(copy_id))
 
 
 def _check(runner: Runner, kind: Kind, device: Device) -> None:

@@ -49,7 +49,11 @@ SHARDS = (
     Shard(name="raid1", arguments=("tests/contract", "--site", "raid1")),
     Shard(name="striped", arguments=("tests/contract", "--site", "striped")),
     Shard(name="csi", arguments=("tests/csi", "--site", "thick", "--site", "thin")),
-    Shard(name="lvm", arguments=("tests/lvm", "tests/host/test_fs_growth.py"), disk_bytes=8 * GIB),
+    Shard(
+        name="lvm",
+        arguments=("tests/lvm", "tests/host/test_fs_growth.py", "tests/host/test_fs_copies.py"),
+        disk_bytes=8 * GIB,
+    ),
 )
 
 
