@@ -1,0 +1,225 @@
+"""With a writer at work, what is snapshot, restored and cloned is what was durable at that moment: no more, no less.
+
+The driver is a real process, asked as kubelet and the sidecars ask it. The writer (tests.csi.writer) goes on all the
+while, and over what it has written before; copies are mounted beside it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc import StatusCode
+
+from csi.fs import mount_table
+from csi.fs.device import looked_up
+from tests.contract.sites import Site
+from tests.csi.drivers import SMALL_BYTES, XFS_BYTES, can_grow_ext4
+from tests.csi.kubelet import LONG_SECONDS, MIB, READER, Kubelet, creation, mounted
+from tests.csi.writer import SLOTS, Writer
+from ullage.pb.csi.v1 import csi_pb2 as pb
+
+SIZES = {"ext4": SMALL_BYTES, "xfs": XFS_BYTES, "btrfs": 128 * MIB, "block": SMALL_BYTES}
+MORE_BYTES = 32 * MIB
+SOURCE = "pvc-source"
+_AGAIN = (StatusCode.ABORTED, StatusCode.DEADLINE_EXCEEDED)
+"""What the sidecars ask again after: it may be in progress."""
+
+pytestmark = [pytest.mark.usefixtures("driver"), pytest.mark.only_on("file", "thick", "thin")]
+FILE_SYSTEMS = ("ext4", "xfs", "btrfs")
+OF_EVERY_KIND = pytest.mark.parametrize("kind", ["block", *FILE_SYSTEMS])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """What was durable before a call, and what was begun when it had answered."""
+
+    durable: int
+    begun: int
+
+
+class Data:
+    """One volume with a writer on it, and what is made of it."""
+
+    def __init__(self, kubelet: Kubelet, folder: Path, kind: str) -> None:
+        self.kubelet, self.kind = kubelet, kind
+        self.client = kubelet.client
+        self.client.create(SOURCE, SIZES[kind], fs_type=self.fs_type)
+        self.writer = Writer(self.used(SOURCE), folder, is_direct=kind == "block")
+
+    @property
+    def fs_type(self) -> str:
+        return "" if self.kind == "block" else self.kind
+
+    def used(self, volume_id: str) -> Path:
+        """Staged and published; where the ring is."""
+        if self.kind == "block":
+            self.kubelet.stage_block(volume_id)
+            return self.kubelet.publish_block(volume_id, "pod")
+        self.kubelet.stage(volume_id, mounted(self.kind))
+        return self.kubelet.publish(volume_id, "pod", mounted(self.kind)) / "ring"
+
+    def put_away(self, volume_id: str) -> None:
+        """Unpublished, unstaged and deleted."""
+        if self.kind == "block":
+            self.kubelet.unpublish_block(volume_id, "pod")
+            self.kubelet.unstage_block(volume_id)
+        else:
+            self.kubelet.unpublish(volume_id, "pod")
+            self.kubelet.unstage(volume_id)
+        self.client.delete(volume_id)
+
+    def within(self, ask: Callable[[], object]) -> Bounds:
+        """Ask as the sidecars do, until it is done."""
+        durable = self.writer.durable
+        _insistently(ask)
+        return Bounds(durable=durable, begun=self.writer.begun)
+
+    def snapshot(self, name: str) -> tuple[str, Bounds]:
+        request = pb.CreateSnapshotRequest(source_volume_id=SOURCE, name=name)
+        taken: list[pb.Snapshot] = []
+        bounds = self.within(
+            lambda: taken.append(self.client.controller.CreateSnapshot(request, timeout=LONG_SECONDS).snapshot)
+        )
+        assert taken[-1].ready_to_use
+        return taken[-1].snapshot_id, bounds
+
+    def copy(self, name: str, size_bytes: int, source: pb.VolumeContentSource) -> Bounds:
+        """A volume of this name with that content."""
+        request = creation(name, size_bytes, fs_type=self.fs_type)
+        request.volume_content_source.CopyFrom(source)
+        return self.within(lambda: self.client.controller.CreateVolume(request, timeout=LONG_SECONDS))
+
+    def holds(self, path: Path, bounds: Bounds) -> int:
+        """The newest record at this path, where all is as it was at one moment within the bounds."""
+        return self.writer.checked(path, durable=bounds.durable, begun=bounds.begun)
+
+    def total_bytes(self, volume_id: str) -> int:
+        place = self.kubelet.target(volume_id, "pod")
+        if self.kind == "block":
+            place = self.kubelet.block_target(volume_id, "pod")
+        return int(self.kubelet.stats(volume_id, place)["BYTES"].total)
+
+
+@contextmanager
+def _at_work(kubelet: Kubelet, folder: Path, kind: str) -> Iterator[Data]:
+    """With the whole ring written, and nobody to disturb the writer."""
+    data = Data(kubelet, folder, kind)
+    try:
+        data.writer.wait_for(SLOTS + 10)
+        yield data
+        data.writer.wait_for(1)
+        data.writer.stop()
+        data.holds(data.writer.path, Bounds(durable=data.writer.durable, begun=data.writer.begun))
+        data.put_away(SOURCE)
+    finally:
+        data.writer.kill()
+
+
+def _insistently(ask: Callable[[], object]) -> None:
+    end = time.monotonic() + 3 * LONG_SECONDS
+    while True:
+        try:
+            ask()
+        except grpc.RpcError as refused:
+            if refused.code() not in _AGAIN or time.monotonic() > end:
+                raise
+            time.sleep(0.2)
+        else:
+            return
+
+
+def _of_snapshot(snapshot_id: str) -> pb.VolumeContentSource:
+    return pb.VolumeContentSource(snapshot=pb.VolumeContentSource.SnapshotSource(snapshot_id=snapshot_id))
+
+
+OF_SOURCE = pb.VolumeContentSource(volume=pb.VolumeContentSource.VolumeSource(volume_id=SOURCE))
+
+
+@OF_EVERY_KIND
+def test_a_restored_snapshot_holds_what_was_durable_when_it_was_taken(
+    site: Site, kubelet: Kubelet, folder: Path, kind: str
+) -> None:
+    """Of the same size, beside its source; then once more, when the source has been written over."""
+    with _at_work(kubelet, folder, kind) as data:
+        snapshot, bounds = data.snapshot("s")
+        found = []
+        for name in ("pvc-first", "pvc-second"):
+            data.copy(name, SIZES[kind], _of_snapshot(snapshot))
+            ring = data.used(name)
+            found.append(data.holds(ring, bounds))
+            data.writer.wait_for(SLOTS + 1)
+            assert data.holds(ring, bounds) == found[0], "the source's later writes do not show"
+            if kind != "block":
+                on = {_device(kubelet, name), _device(kubelet, SOURCE)}
+                assert len(on) == 2, "each is on its own device"
+            data.put_away(name)
+        assert len(set(found)) == 1
+        data.client.controller.DeleteSnapshot(pb.DeleteSnapshotRequest(snapshot_id=snapshot), timeout=LONG_SECONDS)
+    assert (site.truth().sizes, site.leftovers()) == ({}, [])
+
+
+@OF_EVERY_KIND
+def test_a_larger_restore_is_whole_and_its_file_system_is_as_large_as_it(
+    kubelet: Kubelet, folder: Path, kind: str
+) -> None:
+    if kind == "ext4" and not can_grow_ext4():
+        pytest.skip("root has no CAP_SYS_RESOURCE here; the VM's csi shard grows ext4")
+    with _at_work(kubelet, folder, kind) as data:
+        snapshot, bounds = data.snapshot("s")
+        data.writer.wait_for(SLOTS + 1)
+        data.copy("pvc-larger", SIZES[kind] + MORE_BYTES, _of_snapshot(snapshot))
+        ring = data.used("pvc-larger")
+        found = data.holds(ring, bounds)
+        assert data.total_bytes("pvc-larger") - data.total_bytes(SOURCE) > 0.8 * MORE_BYTES
+        # It is a volume as any other: a writer of its own can work there, and the source's goes on.
+        if kind != "block":
+            other = Writer(ring.with_name("other ring"), folder)
+            try:
+                other.wait_for(SLOTS // 2)
+                other.stop()
+                other.checked(other.path, durable=other.durable, begun=other.begun)
+            finally:
+                other.kill()
+        data.writer.wait_for(1)
+        assert data.holds(ring, bounds) == found
+        data.put_away("pvc-larger")
+
+
+@OF_EVERY_KIND
+def test_a_clone_of_what_is_being_written_is_one_moment_of_it(kubelet: Kubelet, folder: Path, kind: str) -> None:
+    with _at_work(kubelet, folder, kind) as data:
+        bounds = data.copy("pvc-clone", SIZES[kind], OF_SOURCE)
+        ring = data.used("pvc-clone")
+        found = data.holds(ring, bounds)
+        data.writer.wait_for(SLOTS + 1)
+        assert data.holds(ring, bounds) == found
+        data.put_away("pvc-clone")
+
+
+@pytest.mark.parametrize("kind", FILE_SYSTEMS)
+def test_a_copy_that_is_to_be_read_only_holds_the_same(kubelet: Kubelet, folder: Path, kind: str) -> None:
+    """Its log is replayed, of a file system that was copied while it was in use."""
+    with _at_work(kubelet, folder, kind) as data:
+        snapshot, bounds = data.snapshot("s")
+        data.copy("pvc-reader", SIZES[kind], _of_snapshot(snapshot))
+        capability = mounted(kind, mode=READER)
+        kubelet.stage("pvc-reader", capability)
+        target = kubelet.publish("pvc-reader", "pod", capability)
+        data.holds(target / "ring", bounds)
+        with pytest.raises(OSError, match="Read-only"):
+            (target / "file").touch()
+        data.put_away("pvc-reader")
+
+
+def _device(kubelet: Kubelet, volume_id: str) -> int:
+    """The number of the device that is mounted at the volume's target."""
+    (found,) = mount_table.at(kubelet.target(volume_id, "pod"))
+    number = found.device_number()
+    assert number == looked_up(found.source).number
+    return number
