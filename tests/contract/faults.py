@@ -227,6 +227,14 @@ class OurFiles:
     def shorten(self, directory: int, name: str, size_bytes: int) -> None:
         self._around(f"shorten {name}", lambda: self._real.shorten(directory, name, size_bytes))
 
+    def clone(self, directory: int, source: str, name: str, *, mode: int) -> None:
+        self._aside(directory, name, b"")
+        self._around(f"clone {name}", lambda: self._real.clone(directory, source, name, mode=mode))
+
+    def copy(self, directory: int, source: str, name: str, *, mode: int, go_on: Callable[[int], None]) -> None:
+        self._aside(directory, name, b"")
+        self._around(f"copy {name}", lambda: self._real.copy(directory, source, name, mode=mode, go_on=go_on))
+
     def unlink(self, directory: int, name: str) -> None:
         self._around(f"unlink {name}", lambda: self._real.unlink(directory, name))
 

@@ -170,6 +170,12 @@ class MortalFiles:
     def shorten(self, directory: int, name: str, size_bytes: int) -> None:
         self._fate.suffered(lambda: self._real.shorten(directory, name, size_bytes))
 
+    def clone(self, directory: int, source: str, name: str, *, mode: int) -> None:
+        self._fate.suffered(lambda: self._real.clone(directory, source, name, mode=mode))
+
+    def copy(self, directory: int, source: str, name: str, *, mode: int, go_on: Callable[[int], None]) -> None:
+        self._fate.suffered(lambda: self._real.copy(directory, source, name, mode=mode, go_on=go_on))
+
     def unlink(self, directory: int, name: str) -> None:
         self._fate.suffered(lambda: self._real.unlink(directory, name))
 

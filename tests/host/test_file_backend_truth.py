@@ -146,7 +146,7 @@ def mistyped(rig: Rig) -> None:
 
 
 def from_the_future(rig: Rig) -> None:
-    rig.record().write_text(json.dumps({"version": 2, "everything": "new"}))
+    rig.record().write_text(json.dumps({"version": 3, "everything": "new"}))
 
 
 def of_another(rig: Rig) -> None:

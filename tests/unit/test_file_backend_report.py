@@ -36,7 +36,7 @@ RECORD = Record(
     owner=Owner(),
     created_at=datetime(2026, 1, 1, tzinfo=UTC),
 )
-IMAGE = Image(size_bytes=16 * MIB, allocated_bytes=4 * MIB, device=1, inode=2)
+IMAGE = Image(size_bytes=16 * MIB, own_bytes=4 * MIB, device=1, inode=2)
 LOOP = Loop(
     path="/dev/loop3",
     major=7,
@@ -88,7 +88,7 @@ def test_free_is_never_negative_and_never_more_than_there_is(
     available: int, reserve: int, size: int, allocated: int
 ) -> None:
     scene = replace(
-        with_record(with_fields(RECORD, size_bytes=size), replace(IMAGE, allocated_bytes=allocated)),
+        with_record(with_fields(RECORD, size_bytes=size), replace(IMAGE, own_bytes=allocated)),
         room=Room(total_bytes=1 << 46, available_bytes=available),
         classes=(replace(CLASS, reserve_bytes=reserve),),
     )

@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 
+from node_agent.backends.file import snapshots
+from node_agent.backends.file.derivation import HELD_SECONDS
 from node_agent.backends.file.files import DurableFiles, Files
 from node_agent.backends.file.loops import Loops
 from node_agent.backends.file.store import Store, Tools
 from node_agent.backends.port import NewVolume, StoreReport
 from ullage.capacity import Allocation
-from ullage.errors import PoolUnavailableError, PreconditionError, UnsupportedError
+from ullage.errors import PoolUnavailableError, PreconditionError
 from ullage.model import ByteRange, DeviceClass, DeviceType, Pool, Problem, StoreName, Volume, Wipe
 from ullage.run import Runner
 
@@ -34,9 +36,15 @@ class FileBackend:
 
     types = frozenset({DeviceType.FILE})
 
-    def __init__(self, runner: Runner, files: Files = DURABLE, now: Callable[[], datetime] = utc_now) -> None:
-        """`now` is aware UTC, for the records."""
-        self._tools = Tools(files=files, loops=Loops(runner), now=now)
+    def __init__(
+        self,
+        runner: Runner,
+        files: Files = DURABLE,
+        now: Callable[[], datetime] = utc_now,
+        held_seconds: float = HELD_SECONDS,
+    ) -> None:
+        """`now` is aware UTC, for the records; `held_seconds`: see `derivation`."""
+        self._tools = Tools(files=files, loops=Loops(runner), now=now, held_seconds=held_seconds)
         self._stores: dict[StoreName, Store] = {}
 
     def configure(self, classes: Sequence[DeviceClass]) -> None:
@@ -77,31 +85,31 @@ class FileBackend:
 
     def create(self, new: NewVolume) -> Volume:
         """See the port."""
-        if new.source is not None:
-            raise UnsupportedError(f"{new.source.id} is a file: there are no snapshots and copies of files yet")
         return self._store(new.pool.store).create(new)
 
-    def is_copied_by_bytes(self, source: Volume) -> bool:  # noqa: ARG002 - the port's shape
-        """See the port."""
-        return True
+    def is_copied_by_bytes(self, source: Volume) -> bool:
+        """See the port. Files that can share their blocks need no copying."""
+        return not self._store(source.store).can_clone()
 
     @contextmanager
     def reading(self, volume: Volume) -> Iterator[int]:
         """See the port."""
-        raise UnsupportedError(f"{volume.id} is a file: there are no snapshots and copies of files yet")
-        yield -1
+        with snapshots.reading(self._store(volume.store).found, volume.id) as (descriptor,):
+            yield descriptor
 
     def note_filled(self, volume: Volume, filled_bytes: int) -> Volume:
         """See the port."""
-        raise UnsupportedError(f"{volume.id} is a file: there are no copies of files yet ({filled_bytes})")
+        return self._store(volume.store).note_filled(volume.id, filled_bytes)
 
     def allocated(self, snapshot: Volume) -> Iterator[ByteRange]:
         """See the port."""
-        raise PreconditionError(f"changed blocks of {snapshot.id} cannot be told yet")
+        return snapshots.allocated(self._store(snapshot.store).found, snapshot.id)
 
     def changed(self, base: Volume, target: Volume) -> Iterator[ByteRange]:
         """See the port."""
-        raise PreconditionError(f"changed blocks of {base.id} and {target.id} cannot be told yet")
+        if base.store != target.store:
+            raise PreconditionError(f"{base.id} is in {base.store}, {target.id} in {target.store}: they share nothing")
+        return snapshots.changed(self._store(base.store).found, base.id, target.id)
 
     def expand(self, volume: Volume, growth: Allocation, *, needs_wipe: bool) -> Volume:
         """See the port."""

@@ -11,16 +11,16 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
-from node_agent.backends.file import records
+from node_agent.backends.file import extents, records
 from node_agent.backends.file.faults import faults_told
 from node_agent.backends.file.files import HELD, TEMPORARY_PREFIX, TEMPORARY_SUFFIX
 from node_agent.backends.file.records import LARGEST_RECORD_BYTES, Record
 from ullage.errors import PoolUnavailableError
-from ullage.model import Problem, VolumeId, VolumeState
+from ullage.model import Problem, VolumeId, VolumeKind, VolumeState
 
 MARKER = ".ullage.json"
 RECORD_SUFFIX, IMAGE_SUFFIX = ".json", ".img"
@@ -29,10 +29,13 @@ LONGEST_ID = 200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
-    """A volume's file. `device` and `inode` are what a loop device remembers of it."""
+    """A volume's file. `device` and `inode` are what a loop device remembers of it.
+
+    `own_bytes` are in blocks that are surely its alone: it can write to them without asking the file system for more.
+    """
 
     size_bytes: int
-    allocated_bytes: int
+    own_bytes: int
     device: int
     inode: int
 
@@ -47,11 +50,18 @@ class Entry:
 
     @property
     def promised_bytes(self) -> int:
-        """What the image may still take of the file system. One being deleted takes nothing more."""
+        """What the image may still take of the file system, so that all can be written to their last byte.
+
+        One being deleted takes nothing more, and a snapshot is never written to. Of the images that share a block, the
+        last to be written to can keep it, and each of the others needs another: a snapshot keeps it for nothing; where
+        only volumes share, each is promised one, which is one too many.
+        """
         if not isinstance(self.record, Record) or self.record.state is VolumeState.DELETING:
             return 0
-        allocated_bytes = self.image.allocated_bytes if isinstance(self.image, Image) else 0
-        return max(0, self.record.size_bytes - allocated_bytes)
+        if self.record.kind is not VolumeKind.VOLUME:
+            return 0
+        own_bytes = self.image.own_bytes if isinstance(self.image, Image) else 0
+        return max(0, self.record.size_bytes - own_bytes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +129,19 @@ class Directory:
         image = self._image(volume_id)
         if record is not None and image is None:
             record = self._record(volume_id)  # deleted between the two
+        if isinstance(record, Record) and record.shares_blocks and isinstance(image, Image):
+            image = replace(image, own_bytes=self._own_bytes(volume_id))
         return Entry(id=volume_id, record=record, image=image)
+
+    @contextmanager
+    def reading(self, volume_id: VolumeId) -> Iterator[int]:
+        """The image, open; raises OSError."""
+        flags = os.O_RDONLY | os.O_NONBLOCK | HELD
+        descriptor = os.open(f"{volume_id}{IMAGE_SUFFIX}", flags, dir_fd=self.descriptor)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
 
     def leftovers(self) -> tuple[str, ...]:
         """Temporary files of writers that died."""
@@ -146,9 +168,15 @@ class Directory:
             return Problem(reason="ImageUnreadable", message=f"{name}: {failure}")
         if not stat.S_ISREG(found.st_mode):
             return Problem(reason="ImageUnreadable", message=f"{name} is no regular file")
-        return Image(
-            size_bytes=found.st_size, allocated_bytes=found.st_blocks * 512, device=found.st_dev, inode=found.st_ino
-        )
+        return Image(size_bytes=found.st_size, own_bytes=found.st_blocks * 512, device=found.st_dev, inode=found.st_ino)
+
+    def _own_bytes(self, volume_id: VolumeId) -> int:
+        """Of an image that may share blocks; 0 when that cannot be told, so that nothing is promised twice."""
+        try:
+            with self.reading(volume_id) as descriptor:
+                return extents.own_bytes(descriptor)
+        except OSError:
+            return 0
 
     def _content(self, name: str) -> bytes | None:
         """A small regular file's bytes; None when it is not there. A pipe of that name must not keep us waiting."""

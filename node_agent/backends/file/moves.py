@@ -5,6 +5,8 @@ This is the destroying edge: what is detached or unlinked here has been read aga
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from msgspec.structs import replace
@@ -35,7 +37,7 @@ from ullage.errors import (
     VolumeInUseError,
     VolumeNotReadyError,
 )
-from ullage.model import VolumeId, VolumeState
+from ullage.model import VolumeId, VolumeKind, VolumeState
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +80,32 @@ class Moves:
                     image_of(entry)
                 self._lengthen(record)
         except UllageError:
-            self.release(self.entry(record.id))
-            self.unlink(record.id)
+            self.give_up(record.id)
             raise
+
+    def clone(self, source: Entry, record: Record, free_bytes: int) -> None:
+        """Make the image of a volume that is CREATING, sharing its source's blocks."""
+        with faults_told(self.directory.path, wanted_bytes=record.size_bytes, free_bytes=free_bytes):
+            here = self.directory.descriptor
+            self.files.clone(here, f"{source.id}{IMAGE_SUFFIX}", _image_name(record), mode=_mode(record))
+
+    def copy(self, source: Entry, record: Record, free_bytes: int, go_on: Callable[[int], None]) -> None:
+        """The same byte by byte; `go_on` raises to give it up."""
+        with faults_told(self.directory.path, wanted_bytes=image_of(source).own_bytes, free_bytes=free_bytes):
+            here, name = self.directory.descriptor, f"{source.id}{IMAGE_SUFFIX}"
+            self.files.copy(here, name, _image_name(record), mode=_mode(record), go_on=go_on)
+
+    def image_times(self, entry: Entry) -> tuple[int, int]:
+        """What every write to the image changes."""
+        with faults_told(self.directory.path):
+            name, here = f"{entry.id}{IMAGE_SUFFIX}", self.directory.descriptor
+            found = os.stat(name, dir_fd=here, follow_symlinks=False)
+        return found.st_mtime_ns, found.st_ctime_ns
+
+    def give_up(self, volume_id: VolumeId) -> None:
+        """Remove what is CREATING: nobody has had it yet. Raises VolumeInUseError if somebody has it all the same."""
+        self.release(self.entry(volume_id))
+        self.unlink(volume_id)
 
     def longer_image(self, record: Record, present_bytes: int, free_bytes: int) -> None:
         """Give the image of a GROWING volume what `record` says; without room for it, all is as before the wish."""
@@ -160,10 +185,32 @@ def image_of(entry: Entry) -> Image:
     raise DeviceError(entry.image.message if entry.image else f"{entry.id} has a record and no image")
 
 
+def is_half_a_copy(record: Record) -> bool:
+    """Whether its source's content may be missing, in part or whole, and will not come any more."""
+    return record.state is VolumeState.CREATING and record.kind is VolumeKind.VOLUME and record.source is not None
+
+
+def needs_device(record: Record) -> bool:
+    """Whether there is a use for one: a snapshot is only given one to be wiped."""
+    is_to_go = record.state is VolumeState.DELETING
+    return is_to_go or (record.kind is VolumeKind.VOLUME and not is_half_a_copy(record))
+
+
+def refuse_snapshot(record: Record, wish: str) -> None:
+    """Raise InvalidRequestError for what is no volume."""
+    if record.kind is not VolumeKind.VOLUME:
+        raise InvalidRequestError(f"{record.id} is a {record.kind}: {wish}")
+
+
 def refuse_unfinished(record: Record, wish: str, *states: VolumeState) -> None:
     """Raise VolumeNotReadyError if the volume is in one of these states."""
     if record.state in states:
         raise VolumeNotReadyError(f"{record.id} is {record.state}: {wish}")
+
+
+def ready(record: Record) -> Record:
+    """The record when all is done."""
+    return replace(record, state=VolumeState.READY, old_size_bytes=0, filled_bytes=0, needs_wipe=False)
 
 
 def _ungrown(record: Record, present_bytes: int) -> Record:
@@ -171,6 +218,11 @@ def _ungrown(record: Record, present_bytes: int) -> Record:
     if present_bytes > record.old_size_bytes:
         return replace(record, size_bytes=present_bytes)
     return replace(record, state=VolumeState.READY, size_bytes=present_bytes, old_size_bytes=0)
+
+
+def _mode(record: Record) -> int:
+    """Nobody is to write to a snapshot, not even by mistake."""
+    return 0o600 if record.kind is VolumeKind.VOLUME else 0o400
 
 
 def _image_name(record: Record) -> str:

@@ -21,6 +21,7 @@ from ullage.model import (
     Problem,
     StoreName,
     Volume,
+    VolumeKind,
     VolumeState,
     Wipe,
 )
@@ -49,7 +50,7 @@ class Scene:
 
     @property
     def free_bytes(self) -> int:
-        """What may still be promised: whole extents, after what sparse images may yet take and after the reserve."""
+        """What may still be promised: whole extents, after what the images may yet take and after the reserve."""
         promised_bytes = sum(entry.promised_bytes for entry in self.entries)
         return _whole_extents(self.room.available_bytes - promised_bytes - self.reserve_bytes)
 
@@ -85,6 +86,11 @@ class Scene:
         is_growing = record is not None and record.state is VolumeState.GROWING
         return Volume(
             id=entry.id,
+            kind=record.kind if record else VolumeKind.VOLUME,
+            source=record.source if record else None,
+            taken_at=record.taken_at if record else 0,
+            group=record.group if record else None,
+            filled_bytes=record.filled_bytes if record else 0,
             pool=PoolName(self.name),
             store=self.name,
             type=DeviceType.FILE,

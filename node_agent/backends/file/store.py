@@ -3,7 +3,7 @@
 Every step reads the directory again, refuses what it does not recognise, changes one thing after the other so that a
 death in between is brought to its end by the same step (or by `remove`), and answers with a new look:
 
-    create   record CREATING → image → device → record READY
+    create   record CREATING → image → device → record READY      (of a copy: `derivation`)
     expand   record GROWING → image → device → record READY
     remove   record DELETING → device gone → image gone → record gone
 
@@ -23,12 +23,22 @@ from msgspec.structs import replace
 
 from node_agent.backends.file import loops as loop_devices
 from node_agent.backends.file import uses
+from node_agent.backends.file.derivation import Derivation
 from node_agent.backends.file.directory import MARKER, Directory, Entry, Image, Marker, opened
 from node_agent.backends.file.faults import faults_told
-from node_agent.backends.file.files import Files
+from node_agent.backends.file.files import Files, can_clone
 from node_agent.backends.file.loops import Loops
-from node_agent.backends.file.moves import Moves, image_of, record_of, refuse_unfinished
-from node_agent.backends.file.records import Record
+from node_agent.backends.file.moves import (
+    Moves,
+    image_of,
+    is_half_a_copy,
+    needs_device,
+    ready,
+    record_of,
+    refuse_snapshot,
+    refuse_unfinished,
+)
+from node_agent.backends.file.records import Record, first
 from node_agent.backends.file.report import Scene
 from node_agent.backends.port import NewVolume, StoreReport
 from ullage.errors import (
@@ -39,9 +49,10 @@ from ullage.errors import (
     PoolUnavailableError,
     UllageError,
     UnavailableError,
+    VolumeNotReadyError,
     human_bytes,
 )
-from ullage.model import DeviceClass, Problem, StoreName, Volume, VolumeId, VolumeState, Wipe
+from ullage.model import DeviceClass, Problem, StoreName, Volume, VolumeId, VolumeKind, VolumeState, Wipe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +62,7 @@ class Tools:
     files: Files
     loops: Loops
     now: Callable[[], datetime]
+    held_seconds: float
 
 
 class Store:
@@ -64,6 +76,14 @@ class Store:
         self.known_uuid = known_uuid
         self._classes = classes
         self._tools = tools
+        self._clones: dict[int, bool] = {}
+
+    @contextmanager
+    def found(self) -> Iterator[Directory]:
+        """The directory, open, and surely the right one; raises PoolUnavailableError."""
+        with opened(self.name) as directory:
+            self._marker(directory)
+            yield directory
 
     def look(self, taken: dict[tuple[int, int], StoreName]) -> StoreReport:
         """The store, or why nothing can be said of it; `taken` are the directories of stores before this one."""
@@ -82,18 +102,35 @@ class Store:
             pass
 
     def create(self, new: NewVolume) -> Volume:
-        """See the port. What is half there is brought to its end."""
+        """See the port. What is half there is brought to its end; a half copy is begun again."""
         with self._changing() as moves:
-            record = self._begun(moves, moves.entry(new.id), new)
-            self._made(moves, record)
+            if new.source is None:
+                self._made(moves, self._begun(moves, moves.entry(new.id), new))
+            else:
+                self._derivation(moves, new, new.source.id).make()
             return self._volume(moves, new.id)
+
+    def can_clone(self) -> bool:
+        """Whether files can share their blocks here."""
+        with self.found() as directory, faults_told(self.name):
+            return self._can_clone(directory)
+
+    def note_filled(self, volume_id: VolumeId, filled_bytes: int) -> Volume:
+        """See the port."""
+        with self._changing() as moves:
+            record = record_of(moves.entry(volume_id))
+            if record.state is not VolumeState.FILLING:
+                raise VolumeNotReadyError(f"{volume_id} is {record.state}: nothing is copied into it")
+            moves.record(replace(record, filled_bytes=filled_bytes))
+            return self._volume(moves, volume_id)
 
     def expand(self, volume_id: VolumeId, size_bytes: int, *, needs_wipe: bool) -> Volume:
         """See the port. The old size stays the usable one until the end, and nothing ever gets shorter."""
         with self._changing() as moves:
             entry = moves.entry(volume_id)
             record, image = record_of(entry), image_of(entry)
-            refuse_unfinished(record, "it cannot grow", VolumeState.CREATING, VolumeState.DELETING)
+            refuse_snapshot(record, "it cannot grow")
+            refuse_unfinished(record, "it cannot grow", *(set(VolumeState) - {VolumeState.READY, VolumeState.GROWING}))
             loop = moves.attach(record)
             is_growing = record.state is VolumeState.GROWING
             known_bytes = record.old_size_bytes if is_growing else record.size_bytes
@@ -110,11 +147,11 @@ class Store:
             if loop.size_bytes < target_bytes:
                 self._tools.loops.grow(loop, target_bytes)
             if not needs_wipe:
-                moves.record(_ready(growing))
+                moves.record(ready(growing))
             return self._volume(moves, volume_id)
 
     def settle(self, volume_id: VolumeId) -> Volume:
-        """See the port. A growth that did not reach its end stops at what the device has.
+        """See the port. A growth that did not reach its end stops at what the device has; a half copy never ends.
 
         Raises VolumeNotReadyError when there is less than the volume must have.
         """
@@ -123,12 +160,15 @@ class Store:
             record = record_of(entry)
             refuse_unfinished(record, "it is not coming back", VolumeState.DELETING)
             if record.state is not VolumeState.READY:
-                device_bytes = moves.device_bytes(entry)
+                if is_half_a_copy(record):
+                    raise VolumeNotReadyError(f"{volume_id} is half a copy of {record.source}: it is begun again")
+                is_volume = record.kind is VolumeKind.VOLUME
+                device_bytes = moves.device_bytes(entry) if is_volume else image_of(entry).size_bytes
                 least_bytes = record.old_size_bytes if record.state is VolumeState.GROWING else record.size_bytes
                 if device_bytes < least_bytes:
                     refuse_unfinished(record, f"its device has {device_bytes} of {least_bytes} bytes", record.state)
                 moves.shorten(entry, device_bytes)
-                moves.record(replace(_ready(record), size_bytes=device_bytes))
+                moves.record(replace(ready(record), size_bytes=device_bytes))
             return self._volume(moves, volume_id)
 
     def set_wipe(self, volume_id: VolumeId, wipe: Wipe) -> Volume:
@@ -162,6 +202,7 @@ class Store:
     def activate(self, volume_ids: Sequence[VolumeId]) -> None:
         """See the port. A volume half made by a process that died is brought to its end; one half removed stays so.
 
+        What is no volume has no device, and half a copy is not to have one: it is removed and begun again.
         One that fails does not keep the others from their devices; the first failure is raised.
         """
         failures: list[UllageError] = []
@@ -170,7 +211,7 @@ class Store:
                 entry = moves.entry(volume_id)
                 try:
                     record = record_of(entry)
-                    if record.state is not VolumeState.DELETING or entry.image is not None:
+                    if needs_device(record) and (record.state is not VolumeState.DELETING or entry.image is not None):
                         self._made(moves, record)
                 except UllageError as failure:
                     failures.append(failure)
@@ -197,7 +238,25 @@ class Store:
             moves.image(moves.entry(record.id), record, free_bytes)
         moves.attach(record)
         if record.state is VolumeState.CREATING and not record.needs_wipe:
-            moves.record(_ready(record))
+            moves.record(ready(record))
+
+    def _derivation(self, moves: Moves, new: NewVolume, source: VolumeId) -> Derivation:
+        return Derivation(
+            moves=moves,
+            new=new,
+            source=source,
+            is_cloning=self._can_clone(moves.directory),
+            room_for=lambda size_bytes: self._room_for(moves, size_bytes),
+            now=self._tools.now(),
+            held_seconds=self._tools.held_seconds,
+        )
+
+    def _can_clone(self, directory: Directory) -> bool:
+        """Tried once on every file system that is found here."""
+        device, _ = directory.identity()
+        if device not in self._clones:
+            self._clones[device] = can_clone(directory.descriptor)
+        return self._clones[device]
 
     def _volume(self, moves: Moves, volume_id: VolumeId) -> Volume:
         """The volume as it is now."""
@@ -242,20 +301,10 @@ class Store:
             record = record_of(entry)
         except NotFoundError:
             self._room_for(moves, size_bytes)
-            return moves.first_record(
-                Record(
-                    id=new.id,
-                    device_class=new.device_class.name,
-                    size_bytes=size_bytes,
-                    state=VolumeState.CREATING,
-                    needs_wipe=new.needs_wipe,
-                    wipe=new.device_class.wipe,
-                    is_sparse=new.device_class.is_sparse,
-                    owner=new.owner,
-                    created_at=self._tools.now(),
-                )
-            )
+            return moves.first_record(first(new, size_bytes, self._tools.now()))
         refuse_unfinished(record, "it cannot be made again", VolumeState.GROWING, VolumeState.DELETING)
+        if (record.kind, record.source) != (new.kind, None):
+            raise ConflictError(f"{new.id} exists as a {record.kind} that began as {record.source}")
         if (record.device_class, record.size_bytes) != (new.device_class.name, size_bytes):
             raise ConflictError(
                 f"{new.id} exists with {human_bytes(record.size_bytes)} of class {record.device_class}, "
@@ -273,10 +322,6 @@ class Store:
                 free_bytes=free_bytes,
             )
         return free_bytes
-
-
-def _ready(record: Record) -> Record:
-    return replace(record, state=VolumeState.READY, old_size_bytes=0, needs_wipe=False)
 
 
 def _is_volume(entry: Entry) -> bool:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,19 +39,34 @@ def mounts() -> tuple[Mount, ...]:
 
 def visible(loop: Loop, seen: tuple[Mount, ...]) -> tuple[str, ...]:
     """What uses the device, in words."""
-    mounted = [f"mounted on {m.place}" for m in seen if m.device == f"{loop.major}:{loop.minor}"]
+    mounted = [f"mounted on {place}" for place in mount_points(loop, seen)]
     published = [f"published as {m.place}" for m in seen if _is_node(loop, m)]
     held = [f"held by /dev/{holder}" for holder in loop.holders]
     return (*mounted, *published, *held)
 
 
+def mount_points(loop: Loop, seen: tuple[Mount, ...]) -> tuple[str, ...]:
+    """Where its file system is mounted."""
+    return tuple(m.place for m in seen if m.device == f"{loop.major}:{loop.minor}")
+
+
 def is_claimed(loop: Loop) -> bool:
     """Whether the kernel refuses us the device for ourselves."""
     try:
-        os.close(os.open(loop.path, os.O_RDONLY | os.O_EXCL | os.O_NONBLOCK | os.O_CLOEXEC))
+        with claimed(loop):
+            return False
     except OSError as failure:
         return failure.errno == errno.EBUSY
-    return False
+
+
+@contextmanager
+def claimed(loop: Loop) -> Iterator[None]:
+    """Have the device for ourselves: nobody can mount it meanwhile. Raises OSError, EBUSY when somebody else has."""
+    descriptor = os.open(loop.path, os.O_RDONLY | os.O_EXCL | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _is_node(loop: Loop, mount: Mount) -> bool:
