@@ -17,7 +17,8 @@ from functools import partial
 
 from node_agent import alteration, copies, creation, removal, unfinished
 from node_agent.backends.port import Backend
-from node_agent.ground import Ground, Wiper
+from node_agent.fills import Fills
+from node_agent.ground import Copier, Ground, Wiper
 from node_agent.locks import Operations, StoreLocks
 from node_agent.refusals import check_sizes
 from node_agent.reporter import Reporter
@@ -40,6 +41,8 @@ from ullage.model import (
 from ullage.names import check_owner, check_volume_id
 
 LONGEST_WAIT_SECONDS = 3600.0
+CALL_OFF_SECONDS = 5.0
+"""How long a copy that nobody wants any more is waited for: it ends after its step, of a second at most as a rule."""
 
 log = logging.getLogger(__name__)
 
@@ -56,13 +59,23 @@ class Agent:
         operations: Operations,
         reporter: Reporter,
         wiper: Wiper,
+        copier: Copier,
+        fills: Fills,
     ) -> None:
         """Configure it with `configure` before anything else."""
         self._backends = tuple(backends)
         self._stock = stock
         self._operations = operations
         self._reporter = reporter
-        self._ground = Ground(stock=stock, locks=locks, operations=operations, reporter=reporter, wiper=wiper)
+        self._ground = Ground(
+            stock=stock,
+            locks=locks,
+            operations=operations,
+            reporter=reporter,
+            wiper=wiper,
+            copier=copier,
+            fills=fills,
+        )
 
     def configure(self, classes: Sequence[DeviceClass]) -> None:
         """Take these device classes from now on, and look at what they name."""
@@ -86,7 +99,7 @@ class Agent:
                     # One store that cannot be brought up must not keep the others, nor the agent, down.
                     log.exception("activation failed", extra={"store": report.name})
         for volume in self._stock.volumes().values():
-            if volume.state is not VolumeState.READY:
+            if volume.state is not VolumeState.READY or volume.kind is VolumeKind.FROZEN:
                 log.info("finishing what was begun", extra={"volume_id": volume.id, "state": volume.state})
                 work = partial(unfinished.resume, self._ground, volume)
                 try:
@@ -137,11 +150,14 @@ class Agent:
         )
 
     def delete(self, request: DeleteVolume, *, patience_seconds: float = LONGEST_WAIT_SECONDS) -> Done:
-        """Make a volume be gone, or find that it is.
+        """Make a volume be gone, or find that it is. One that is being filled is not filled any more.
 
         Raises NotOursError, VolumeInUseError, UnavailableError (it may be where we cannot look), and as `create`.
         """
         check_volume_id(request.volume_id)
+        found = self._stock.find(request.volume_id)
+        if found is not None and found.state is VolumeState.FILLING:
+            self._operations.call_off(request.volume_id, request, min(patience_seconds, CALL_OFF_SECONDS))
         return self._operations.run(
             request.volume_id, request, lambda: removal.delete(self._ground, request), patience_seconds=patience_seconds
         )

@@ -12,7 +12,9 @@ from node_agent.backends.file.backend import FileBackend
 from node_agent.backends.lvm.backend import LvmBackend
 from node_agent.backends.lvm.command import Lvm
 from node_agent.backends.port import Backend
-from node_agent.ground import Wiper
+from node_agent.copying import copy
+from node_agent.fills import Fills
+from node_agent.ground import Copier, Wiper
 from node_agent.locks import MOST_OPERATIONS, STORE_PATIENCE_SECONDS, Operations, StoreLocks
 from node_agent.reporter import REFRESH_SECONDS, Reporter
 from node_agent.stock import Stock
@@ -31,6 +33,7 @@ class Assembly:
     stock: Stock
     operations: Operations
     reporter: Reporter
+    fills: Fills
 
     def stop(self, grace_seconds: float) -> bool:
         """Let what is under way end; False when something outlives the grace."""
@@ -45,10 +48,11 @@ def backends(runner: Runner, lvm_prefix: Sequence[str] = ()) -> tuple[Backend, .
     return (LvmBackend(lvm), FileBackend(runner))
 
 
-def assemble(
+def assemble(  # noqa: PLR0913 - the outermost parts
     kinds: Sequence[Backend],
     *,
     wiper: Wiper | None = None,
+    copier: Copier = copy,
     refresh_seconds: float = REFRESH_SECONDS,
     store_patience_seconds: float = STORE_PATIENCE_SECONDS,
     most_operations: int = MOST_OPERATIONS,
@@ -57,6 +61,7 @@ def assemble(
     stock = Stock()
     locks = StoreLocks(store_patience_seconds)
     operations = Operations(most_operations)
+    fills = Fills()
     reporter = Reporter(stock, locks, kinds, refresh_seconds=refresh_seconds)
     agent = Agent(
         backends=kinds,
@@ -65,5 +70,7 @@ def assemble(
         operations=operations,
         reporter=reporter,
         wiper=wiper or functools.partial(wipe, is_stopping=operations.is_stopping),
+        copier=copier,
+        fills=fills,
     )
-    return Assembly(agent=agent, stock=stock, operations=operations, reporter=reporter)
+    return Assembly(agent=agent, stock=stock, operations=operations, reporter=reporter, fills=fills)

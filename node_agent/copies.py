@@ -1,7 +1,9 @@
 """What begins as another volume is at one moment: snapshots, and volumes that are copies.
 
 Both are made in their source's pool, where no bytes have to be moved and none to be wiped, and under its store's lock:
-no change of ours comes between the last look at the source and the copy.
+no change of ours comes between the last look at the source and the copy. Where a backend has no such copies, a volume
+is carved as any other, wherever its class has room, and filled (see `node_agent.filling`): from the snapshot, or from
+one that is taken of the volume first and for this alone.
 """
 
 from __future__ import annotations
@@ -11,22 +13,27 @@ import time
 from dataclasses import dataclass, replace
 
 from node_agent.backends.port import NewVolume
+from node_agent.carving import carve, choose, wanted_class
 from node_agent.ground import Ground
 from node_agent.refusals import check_limit, check_same_snapshot, no_room_for_copy
+from node_agent.removal import destroy
 from node_agent.unfinished import left_behind
 from ullage.capacity import allocate, rounded_bytes
 from ullage.errors import InvalidRequestError, OutOfRangeError, UllageError, VolumeNotReadyError
 from ullage.model import (
     CreateVolume,
     DeviceClass,
+    DeviceClassName,
     Done,
     Owner,
+    Pool,
     TakeSnapshot,
     Volume,
     VolumeId,
     VolumeKind,
     VolumeState,
 )
+from ullage.names import frozen_id
 
 log = logging.getLogger(__name__)
 
@@ -50,40 +57,81 @@ def snapshot(ground: Ground, request: TakeSnapshot) -> Done:
         check_same_snapshot(request, found)
         return Done(volume=found, is_new=False)
     source = _source(ground, request.source)
-    if source.kind is VolumeKind.SNAPSHOT:
+    if source.kind is not VolumeKind.VOLUME:
         raise InvalidRequestError(f"{source.id} is a snapshot itself; snapshots are taken of volumes")
-    wish = _Wish(
-        id=request.snapshot_id,
-        kind=VolumeKind.SNAPSHOT,
-        device_class=replace(ground.device_class(source.device_class), wipe=source.wipe),
-        size_bytes=source.size_bytes,
-        owner=source.owner,
-    )
-    volume, is_new = _derive(ground, wish, source)
+    volume, is_new = _derive(ground, _snapshot_of(ground, source, request.snapshot_id, VolumeKind.SNAPSHOT), source)
     return Done(volume=volume, is_new=is_new)
 
 
 def copy(ground: Ground, request: CreateVolume, source: VolumeId) -> tuple[Volume, bool]:
     """Make the volume that is asked for out of its source, and say whether it is new."""
     begun_as = _source(ground, source)
+    if begun_as.kind is VolumeKind.FROZEN:
+        raise InvalidRequestError(f"{source} is what a copy reads from, and that copy's alone")
     if request.size_bytes < begun_as.size_bytes:
         raise OutOfRangeError(
             f"{source} has {begun_as.size_bytes} bytes; a volume that begins with them cannot have fewer "
             f"({request.size_bytes} are wanted)",
             size_bytes=begun_as.size_bytes,
         )
+    if ground.backend(begun_as.store).is_copied_by_bytes(begun_as):
+        return _begin_filling(ground, request, begun_as)
     if request.pool not in (None, begun_as.pool):
         raise InvalidRequestError(f"{source} is in {begun_as.pool}, and no copy of it can be in {request.pool}")
-    device_class = ground.device_class(request.device_class)
     wish = _Wish(
         id=request.volume_id,
         kind=VolumeKind.VOLUME,
-        device_class=replace(device_class, wipe=request.wipe or device_class.wipe),
+        device_class=wanted_class(ground, request),
         size_bytes=request.size_bytes,
         limit_bytes=request.limit_bytes,
         owner=request.owner,
     )
     return _derive(ground, wish, begun_as)
+
+
+def _snapshot_of(ground: Ground, source: Volume, snapshot_id: VolumeId, kind: VolumeKind) -> _Wish:
+    return _Wish(
+        id=snapshot_id,
+        kind=kind,
+        device_class=replace(ground.device_class(source.device_class), wipe=source.wipe),
+        size_bytes=source.size_bytes,
+        owner=source.owner,
+    )
+
+
+def _begin_filling(ground: Ground, request: CreateVolume, source: Volume) -> tuple[Volume, bool]:
+    """Carve what is to be filled, with what it is to be filled from there already, and kept from going."""
+    frozen = frozen_id(request.volume_id)
+    with ground.sources.kept(source.id, request.volume_id), ground.sources.kept(frozen, request.volume_id):
+        source = _source(ground, source.id)  # nobody deletes it any more
+        _check_class(request.device_class, source, ground.stock.pools()[source.pool])
+        choose(ground, request)  # before anything is frozen for it
+        if source.kind is VolumeKind.VOLUME:
+            stale = ground.stock.find(frozen)  # of an attempt that died: what it holds is of then
+            if stale is not None:
+                destroy(ground, stale)
+            _derive(ground, _snapshot_of(ground, source, frozen, VolumeKind.FROZEN), source)
+        try:
+            return carve(ground, request, source)
+        except UllageError:
+            if ground.stock.find(request.volume_id) is None:
+                _drop(ground, frozen)
+            raise
+
+
+def _drop(ground: Ground, frozen: VolumeId) -> None:
+    """Remove what nobody will read from; what cannot be removed now the next start removes."""
+    taken = ground.stock.find(frozen)
+    if taken is not None:
+        try:
+            destroy(ground, taken)
+        except UllageError as failure:
+            log.warning("frozen for nothing", extra={"volume_id": frozen, "why": str(failure)})
+
+
+def _check_class(name: DeviceClassName, source: Volume, pool: Pool) -> None:
+    if name not in pool.classes:
+        raise InvalidRequestError(f"{source.id} is in {pool.name}, which is none of device class {name}'s pools")
 
 
 def _derive(ground: Ground, wish: _Wish, source: Volume) -> tuple[Volume, bool]:
@@ -92,10 +140,7 @@ def _derive(ground: Ground, wish: _Wish, source: Volume) -> tuple[Volume, bool]:
     with ground.changing(source.store, f"copy of {source.id} to {wish.id}"):
         source = _source(ground, source.id)  # nobody else changes it any more
         pool = ground.stock.pools()[source.pool]
-        if wish.device_class.name not in pool.classes:
-            raise InvalidRequestError(
-                f"{source.id} is in {pool.name}, which is none of device class {wish.device_class.name}'s pools"
-            )
+        _check_class(wish.device_class.name, source, pool)
         check_limit(rounded_bytes(source.layout, pool.extent_bytes, wish.size_bytes), wish.limit_bytes, pool)
         allocation = allocate(pool, source.layout, wish.size_bytes)
         if allocation is None:

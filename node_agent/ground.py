@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from node_agent.backends.port import Backend
-from node_agent.locks import Operations, StoreLocks
+from node_agent.copying import Course
+from node_agent.fills import Fills
+from node_agent.locks import Operations, Sources, StoreLocks
 from node_agent.reporter import Reporter
 from node_agent.stock import Stock
 from node_agent.wipe import Moment
@@ -43,11 +45,28 @@ class Wiper(Protocol):
         """Wipe [start, end) as the policy asks; raises VolumeInUseError, DeviceError."""
 
 
+class Copier(Protocol):
+    """Copies a snapshot's bytes into a device; see `node_agent.copying`."""
+
+    def __call__(  # noqa: PLR0913 - one job with many facts
+        self, source: int, device_path: str, course: Course, *, start_bytes: int, end_bytes: int, is_blank: bool
+    ) -> None:
+        """Copy [start, end); raises VolumeInUseError, DeviceError, UnavailableError."""
+
+
 class Ground:
     """Thread-safe. It keeps nothing of its own but the classes in force."""
 
-    def __init__(
-        self, *, stock: Stock, locks: StoreLocks, operations: Operations, reporter: Reporter, wiper: Wiper
+    def __init__(  # noqa: PLR0913 - what everything stands on
+        self,
+        *,
+        stock: Stock,
+        locks: StoreLocks,
+        operations: Operations,
+        reporter: Reporter,
+        wiper: Wiper,
+        copier: Copier,
+        fills: Fills,
     ) -> None:
         """Without a class until `Agent.configure`, which replaces them whole."""
         self.stock = stock
@@ -56,6 +75,9 @@ class Ground:
         self._locks = locks
         self._operations = operations
         self._wipe = wiper
+        self.copy = copier
+        self.fills = fills
+        self.sources = Sources()
 
     def get(self, volume_id: VolumeId) -> Volume:
         """One volume, from memory; raises NotFoundError only when every store could be read."""
@@ -122,6 +144,14 @@ class Ground:
             end_bytes=volume.device_size_bytes,
             progress=lambda done: self._operations.note(volume.id, f"{human_bytes(done)} of {whole} wiped"),
         )
+
+    def note(self, volume_id: VolumeId, progress: str) -> None:
+        """Tell whoever gives up waiting for the operation on this volume how far it is."""
+        self._operations.note(volume_id, progress)
+
+    def is_called_off(self, volume_id: VolumeId) -> bool:
+        """Whether the operation on this volume is to end at its next safe point."""
+        return self._operations.is_called_off(volume_id)
 
     def problems(self, pool: PoolName | None = None) -> list[str]:
         """Why some store (that of `pool`, if given) cannot be read now; nothing when all can be."""

@@ -22,6 +22,8 @@ from ullage.errors import (
     StoreBusyError,
     TooManyOperationsError,
     UnavailableError,
+    VolumeInUseError,
+    VolumeNotReadyError,
 )
 from ullage.model import StoreName, VolumeId
 
@@ -42,6 +44,7 @@ class _Running:
     future: Future[Any]  # Any: each operation has a result of its own
     started: float
     progress: str = ""
+    is_called_off: bool = False
 
 
 class Operations:
@@ -86,6 +89,23 @@ class Operations:
             running = self._running.get(volume_id)
             if running is not None:
                 self._running[volume_id] = replace(running, progress=progress)
+
+    def call_off(self, volume_id: VolumeId, request: Hashable, patience_seconds: float) -> None:
+        """Ask whatever else is under way on this volume to end at its next safe point, and wait for it a little."""
+        with self._changed:
+            running = self._running.get(volume_id)
+            if running is not None and running.request != request:
+                self._running[volume_id] = replace(running, is_called_off=True)
+                self._changed.wait_for(
+                    lambda: (now := self._running.get(volume_id)) is None or now.future is not running.future,
+                    patience_seconds,
+                )
+
+    def is_called_off(self, volume_id: VolumeId) -> bool:
+        """Whether the operation on this volume should end at its next safe point: nobody wants it, or we stop."""
+        with self._changed:
+            running = self._running.get(volume_id)
+            return self._is_stopping or (running is not None and running.is_called_off)
 
     def in_flight(self) -> int:
         """How many operations are under way."""
@@ -204,6 +224,51 @@ class StoreLocks:
         finally:
             self._holders.pop(store, None)
             lock.release()
+
+
+class Sources:
+    """What copies by bytes are about to be made of, and what is going: never the same.
+
+    Source and copy can be on different stores, whose locks nobody holds together. Once there is a copy, its FILLING
+    mark says what it needs.
+    """
+
+    def __init__(self) -> None:
+        """Nothing is kept, nothing goes."""
+        self._guard = threading.Lock()
+        self._kept: dict[VolumeId, set[VolumeId]] = {}
+        self._going: set[VolumeId] = set()
+
+    @contextmanager
+    def kept(self, source: VolumeId, by: VolumeId) -> Iterator[None]:
+        """Keep a volume from going while `by` comes to need it; raises VolumeNotReadyError when it is going."""
+        with self._guard:
+            if source in self._going:
+                raise VolumeNotReadyError(f"{source} is being deleted", volume_id=source)
+            self._kept.setdefault(source, set()).add(by)
+        try:
+            yield
+        finally:
+            with self._guard:
+                self._kept[source].discard(by)
+                if not self._kept[source]:
+                    del self._kept[source]
+
+    @contextmanager
+    def going(self, volume_id: VolumeId) -> Iterator[None]:
+        """Let nobody come to need this volume; raises VolumeInUseError when somebody does, or it is going already."""
+        with self._guard:
+            if volume_id in self._going:
+                raise VolumeInUseError(f"{volume_id} is being deleted already", volume_id=volume_id)
+            if volume_id in self._kept:
+                by = ", ".join(sorted(self._kept[volume_id]))
+                raise VolumeInUseError(f"{volume_id} is being copied to {by}", volume_id=volume_id)
+            self._going.add(volume_id)
+        try:
+            yield
+        finally:
+            with self._guard:
+                self._going.discard(volume_id)
 
 
 def _name(request: Hashable) -> str:

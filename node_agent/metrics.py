@@ -12,10 +12,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram
-from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.registry import Collector
 
 from node_agent.backends.port import StoreReport
+from node_agent.fills import Fills
 from ullage.capacity import largest_volume_bytes
 from ullage.metrics import bounded
 from ullage.model import DeviceClassName, Layout, OrphanKind, Pool, StoreName, Volume, VolumeState
@@ -50,6 +51,31 @@ class StoreCollector(Collector):
         yield from _thin_pools(pools)
         yield from _volumes(volumes, {name for report in readable for pool in report.pools for name in pool.classes})
         yield _orphans(readable)
+
+
+class FillCollector(Collector):
+    """The copies by bytes, by device class; a class that has had one is told from then on."""
+
+    def __init__(self, fills: Fills) -> None:
+        """Nothing is read yet."""
+        self._fills = fills
+
+    def describe(self) -> Iterable[GaugeMetricFamily | CounterMetricFamily]:
+        """The names, for the registry to find clashes."""
+        return tuple(FillCollector(Fills()).collect())
+
+    def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
+        """How many, and how far they are."""
+        under_way, copied = self._fills.under_way().values(), self._fills.copied_bytes()
+        number = _gauge("ullage_copies_under_way", "Copies that are moving bytes.", "device_class")
+        left = _gauge("ullage_copy_left_bytes", "What they have still to copy.", "device_class")
+        total = CounterMetricFamily("ullage_copied_bytes", "What was copied, zeroes included.", labels=["device_class"])
+        for name in sorted({*copied, *(fill.device_class for fill in under_way)}):
+            mine = [fill.left_bytes for fill in under_way if fill.device_class == name]
+            number.add_metric([name], len(mine))
+            left.add_metric([name], sum(mine))
+            total.add_metric([name], copied.get(name, 0))
+        yield from (number, left, total)
 
 
 class OperationMetrics:

@@ -2,6 +2,7 @@
 
 What must hold before anything is destroyed, and who checks it:
 - the volume is known, and in the pool that the request names      → `delete`
+- no copy by bytes is still being made of it                       → `delete`
 - its store is readable: a missing group never means "gone"        → `destroy`; of one that is not found, `delete`
 - it carries our tag and this id, and nobody has it open, now      → the backend, under LVM's or the kernel's own lock
 - nobody mounts or claims it while it is wiped                     → the wiper, by opening it exclusively
@@ -18,8 +19,9 @@ from contextlib import suppress
 
 from node_agent.ground import Ground
 from node_agent.wipe import Moment
-from ullage.errors import NotFoundError, NotOursError
-from ullage.model import DeleteVolume, Done, Volume
+from ullage.errors import InvalidRequestError, NotFoundError, NotOursError, VolumeInUseError
+from ullage.model import DeleteVolume, Done, Volume, VolumeId, VolumeKind, VolumeState
+from ullage.names import frozen_id
 
 log = logging.getLogger(__name__)
 
@@ -33,10 +35,15 @@ def delete(ground: Ground, request: DeleteVolume) -> Done:
         volume = ground.stock.find(request.volume_id)
     if volume is None:
         ground.refuse_if_blind(f"volume {request.volume_id} cannot be told to be gone", request.pool)
+        unfreeze(ground, request.volume_id)
         return Done(volume=None, is_new=False)
     if request.pool not in (None, volume.pool):
         raise NotOursError(f"volume {volume.id} is in {volume.pool}, not in {request.pool}", volume_id=volume.id)
-    destroy(ground, volume)
+    if volume.kind is VolumeKind.FROZEN:
+        raise InvalidRequestError(f"{volume.id} is what a copy of {volume.source} reads from; it goes with the copy")
+    with ground.sources.going(volume.id):
+        _refuse_if_needed(ground, volume)
+        destroy(ground, volume)
     return Done(volume=volume, is_new=True)
 
 
@@ -59,3 +66,22 @@ def destroy(ground: Ground, volume: Volume) -> None:
         ground.stock.apply(volume.store, volume, None)
     ground.reporter.wish(volume.store)
     log.info("volume removed", extra={"volume_id": volume.id, "pool": volume.pool})
+    unfreeze(ground, volume.id)
+
+
+def unfreeze(ground: Ground, volume_id: VolumeId) -> None:
+    """Remove what this volume was filled from, if that was taken for it alone; raises as `destroy`."""
+    frozen = ground.stock.find(frozen_id(volume_id))
+    if frozen is not None:
+        with ground.sources.going(frozen.id):
+            destroy(ground, frozen)
+
+
+def _refuse_if_needed(ground: Ground, volume: Volume) -> None:
+    needing = sorted(
+        each.id
+        for each in ground.stock.volumes().values()
+        if each.state is VolumeState.FILLING and each.source == volume.id
+    )
+    if needing:
+        raise VolumeInUseError(f"{volume.id} is still being copied to {', '.join(needing)}", volume_id=volume.id)

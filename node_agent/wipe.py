@@ -26,27 +26,13 @@ Everything can be repeated: a wipe that was stopped, or died, is done again from
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import os
-import random
-import stat
-import struct
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 
-from ullage.errors import (
-    KIB,
-    MIB,
-    DeviceError,
-    InvalidRequestError,
-    UnavailableError,
-    VolumeInUseError,
-    human_bytes,
-)
+from node_agent import exclusive
+from ullage.errors import KIB, MIB, DeviceError, InvalidRequestError, UnavailableError, human_bytes
 from ullage.model import Wipe
 from ullage.places import PLACES, Place
 
@@ -54,16 +40,6 @@ STEP_BYTES = 256 * MIB
 """One ioctl's share: what cannot be stopped. About two seconds of a disk that must really write."""
 LOOK_BYTES = 64 * KIB
 """What is looked at, and zeroed, as one after a discard: a thin pool's smallest chunk."""
-
-PASSING_SECONDS = 1.0
-"""How long a holder is waited for. lvcreate holds a new volume exclusively while it zeroes its beginning, and when it
-has ended the kernel may still have to close the device for it."""
-
-# <linux/fs.h>, as encoded on every architecture but MIPS, PowerPC and SPARC (there they are unknown: ENOTTY, no harm).
-_BLKSSZGET = 0x1268
-_BLKDISCARD = 0x1277
-_BLKZEROOUT = 0x127F
-_BLKGETSIZE64 = 0x80081272
 
 
 class Moment(StrEnum):
@@ -94,14 +70,14 @@ def wipe(  # noqa: PLR0913 (one job with many facts; all but two are keywords)
     """
     if policy is Wipe.NONE:
         return
-    with _held(device_path, is_exclusive=moment is not Moment.GROW) as descriptor:
+    with exclusive.held(device_path, is_exclusive=moment is not Moment.GROW) as descriptor:
         device_bytes = _checked(device_path, descriptor, start_bytes, end_bytes)
         work = _Work(
             path=device_path,
             descriptor=descriptor,
             start=start_bytes,
             end=end_bytes,
-            places=_pieces(device_bytes, start_bytes, end_bytes, _block_bytes(device_path, descriptor)),
+            places=_pieces(device_bytes, start_bytes, end_bytes, exclusive.block_bytes(device_path, descriptor)),
             progress=progress,
             is_stopping=is_stopping,
         )
@@ -146,11 +122,7 @@ class _Work:
         """The whole range; then, where a probe looks, whatever the discard has left readable."""
         for offset, size in _steps(self.start, self.end):
             self._go_on(offset)
-            try:
-                _ioctl_range(self.descriptor, _BLKDISCARD, offset, size)
-            except OSError as failure:
-                if failure.errno != errno.EOPNOTSUPP:
-                    raise _device_error(self.path, "discarding", offset, failure) from failure
+            if not exclusive.discard(self.path, self.descriptor, offset, size):
                 self.zero_places()
                 return
             self._reached(offset + size)
@@ -168,15 +140,14 @@ class _Work:
             self._flush()
 
     def _zero(self, offset: int, size: int) -> None:
-        with _answering(self.path, "zeroing", offset):
-            _ioctl_range(self.descriptor, _BLKZEROOUT, offset, size)
+        exclusive.zero(self.path, self.descriptor, offset, size)
 
     def _flush(self) -> None:
         # The first answer may be about a write of an earlier user that failed unheard; the second is about ours.
         with contextlib.suppress(OSError):
             os.fsync(self.descriptor)
             return
-        with _answering(self.path, "flushing", self.start):
+        with exclusive.answering(self.path, "flushing", self.start):
             os.fsync(self.descriptor)
 
     def _go_on(self, offset: int) -> None:
@@ -191,40 +162,10 @@ class _Work:
         self.progress(offset - self.start)
 
 
-@contextlib.contextmanager
-def _held(path: str, *, is_exclusive: bool) -> Iterator[int]:
-    """A descriptor (that nobody else can hold); what is no block device is not opened (an open can act on a tape)."""
-    with _answering(path, "looking at", 0):
-        before = Path(path).stat()
-    if not stat.S_ISBLK(before.st_mode):
-        raise DeviceError(f"{path} is no block device", device=path)
-    descriptor = _opened(path, os.O_RDWR | os.O_CLOEXEC | (os.O_EXCL if is_exclusive else 0))
-    try:
-        if os.fstat(descriptor).st_rdev != before.st_rdev:
-            raise DeviceError(f"{path} became another device while it was being opened", device=path)
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _opened(path: str, flags: int) -> int:
-    give_up = time.monotonic() + PASSING_SECONDS
-    while True:
-        try:
-            return os.open(path, flags)
-        except OSError as failure:
-            if failure.errno != errno.EBUSY:
-                raise _device_error(path, "opening", 0, failure) from failure
-            if time.monotonic() > give_up:
-                raise VolumeInUseError(f"{path} is mounted or held by another device", device=path) from failure
-        time.sleep(random.uniform(0.01, 0.05))  # noqa: S311 - spreads load, hides nothing
-
-
 def _checked(path: str, descriptor: int, start: int, end: int) -> int:
     """The device's size, once the range is known to be whole blocks of it."""
-    with _answering(path, "measuring", 0):
-        (device_bytes,) = struct.unpack("=Q", fcntl.ioctl(descriptor, _BLKGETSIZE64, bytes(8)))
-    block = _block_bytes(path, descriptor)
+    device_bytes = exclusive.size_bytes(path, descriptor)
+    block = exclusive.block_bytes(path, descriptor)
     if not 0 <= start <= end or start % block or end % block:
         raise InvalidRequestError(
             f"Bytes {start} to {end} of {path} are no range of whole blocks of {block} bytes",
@@ -240,13 +181,7 @@ def _checked(path: str, descriptor: int, start: int, end: int) -> int:
             device_bytes=device_bytes,
             end_bytes=end,
         )
-    return int(device_bytes)
-
-
-def _block_bytes(path: str, descriptor: int) -> int:
-    with _answering(path, "measuring", 0):
-        (block,) = struct.unpack("=i", fcntl.ioctl(descriptor, _BLKSSZGET, bytes(4)))
-    return int(block)
+    return device_bytes
 
 
 def _pieces(device_bytes: int, start: int, end: int, block: int) -> tuple[tuple[int, int], ...]:
@@ -274,10 +209,6 @@ def _steps(start: int, end: int, step: int = STEP_BYTES) -> Iterator[tuple[int, 
         yield offset, min(step, end - offset)
 
 
-def _ioctl_range(descriptor: int, request: int, offset: int, size: int) -> None:
-    fcntl.ioctl(descriptor, request, struct.pack("=QQ", offset, size))
-
-
 def _reads_as_zeroes(descriptor: int, offset: int, size: int) -> bool:
     """Whether it is known to; what cannot be read is not known."""
     try:
@@ -285,22 +216,3 @@ def _reads_as_zeroes(descriptor: int, offset: int, size: int) -> bool:
     except OSError:
         return False
     return len(found) == size and found.count(0) == size
-
-
-@contextlib.contextmanager
-def _answering(path: str, doing: str, offset: int) -> Iterator[None]:
-    """Turn an OSError of the block into a DeviceError."""
-    try:
-        yield
-    except OSError as failure:
-        raise _device_error(path, doing, offset, failure) from failure
-
-
-def _device_error(path: str, doing: str, offset: int, failure: OSError) -> DeviceError:
-    what = failure.strerror or str(failure)
-    return DeviceError(
-        f"{doing.capitalize()} {path} at byte {offset}: {what}",
-        device=path,
-        offset_bytes=offset,
-        errno=failure.errno or 0,
-    )

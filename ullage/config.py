@@ -53,6 +53,7 @@ FIELDS_OF_TYPE = {
     "directory": (DeviceType.FILE,),
     "sparse": (DeviceType.FILE,),
     "layout": (DeviceType.THICK,),
+    "copyRate": (DeviceType.THICK, DeviceType.FILE),
 }
 NEEDED = {
     DeviceType.THICK: {"volumeGroups": "at least one volume group's name or glob"},
@@ -117,6 +118,7 @@ def _faults_in_class(spec: DeviceClassSpec, path: str) -> Iterator[Fault]:
         "directory": spec.directory,
         "sparse": spec.sparse or None,
         "layout": spec.layout,
+        "copyRate": spec.copy_rate or None,
     }
     for field, types in FIELDS_OF_TYPE.items():
         if given[field] is not None and spec.type not in types:

@@ -72,6 +72,7 @@ class DeviceClassSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     reserve: Size = Size(0)
     layout: LayoutSpec | None = None
     wipe: Wipe = Wipe.DISCARD
+    copy_rate: Size = Size(0)
     mkfs_options: dict[FileSystem, list[MkfsOption]] = msgspec.field(default_factory=dict)
     node_selector: dict[LabelKey, LabelValue] = msgspec.field(default_factory=dict)
     default: bool = False
@@ -113,6 +114,7 @@ def device_class(spec: DeviceClassSpec) -> DeviceClass:
         mkfs_options=tuple((name, tuple(options)) for name, options in spec.mkfs_options.items()),
         node_selector=tuple(spec.node_selector.items()),
         is_default=spec.default,
+        copy_rate_bytes=spec.copy_rate,
     )
 
 

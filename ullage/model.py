@@ -118,6 +118,8 @@ class DeviceClass:
     mkfs_options: tuple[tuple[str, tuple[str, ...]], ...] = ()
     node_selector: tuple[tuple[str, str], ...] = ()
     is_default: bool = False
+    copy_rate_bytes: int = 0
+    """How much a second the copies by bytes of this class move at most, together; 0: as much as they can."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -346,7 +346,7 @@ def test_a_device_that_another_holds_is_refused_and_unchanged(small: Loop) -> No
 
 def test_a_holder_that_lets_go_is_waited_for(small: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
     holder = os.open(small.path, os.O_RDONLY | os.O_EXCL)
-    monkeypatch.setattr("node_agent.wipe.time.sleep", lambda _: os.close(holder))
+    monkeypatch.setattr("node_agent.exclusive.time.sleep", lambda _: os.close(holder))
     wipe(small.path, Wipe.ZERO, end_bytes=small.size, moment=Moment.CREATE)
     assert small.zero_mib() == list(range(small.size // MIB))
 

@@ -20,7 +20,8 @@ EXAMPLE = Path(__file__).parents[2] / "deploy" / "examples" / "config.yaml"
 KINDS = "linear, striped, raid1, raid5, raid6, raid10"
 STRIPING = "striped, raid5, raid6, raid10"
 CLASS_FIELDS = (
-    "name, type, volumeGroups, thinPool, directory, sparse, reserve, layout, wipe, mkfsOptions, nodeSelector, default"
+    "name, type, volumeGroups, thinPool, directory, sparse, reserve, layout, wipe, copyRate, "
+    "mkfsOptions, nodeSelector, default"
 )
 
 

@@ -12,7 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from csi.metrics import CallMetrics, describe_busy
 from node_agent.backends.port import StoreReport
-from node_agent.metrics import OperationMetrics, StoreCollector
+from node_agent.fills import Fill, Fills
+from node_agent.metrics import FillCollector, OperationMetrics, StoreCollector
 from ullage.errors import GIB, MIB, CommandFailedError
 from ullage.metrics import CommandMetrics, describe_process
 from ullage.model import (
@@ -102,9 +103,11 @@ def scrape() -> str:
     reports = (StoreReport(name=store, pools=(pool,), volumes=(volume,)),)
     registry.register(StoreCollector(lambda: reports, lambda: {store: 1.0}))
     OperationMetrics(registry, lambda: 0).observe("create", "ok", 0.1)
+    registry.register(FillCollector(fills := Fills()))
     CallMetrics(registry).observe("NodeStageVolume", "OK", 0.1)
     describe_busy(registry, lambda: 0)
-    return exposition(registry)().body.decode()
+    with fills.turn(volume.id, Fill(device_class=volume.device_class, left_bytes=GIB), lambda _: None):
+        return exposition(registry)().body.decode()
 
 
 def test_what_is_exposed_is_documented_with_its_type_and_labels() -> None:

@@ -125,7 +125,7 @@ class Daemon:
 
 
 def _measure(registry: CollectorRegistry, assembly: Assembly) -> None:
-    from node_agent.metrics import OperationMetrics, StoreCollector  # noqa: PLC0415
+    from node_agent.metrics import FillCollector, OperationMetrics, StoreCollector  # noqa: PLC0415
 
     operations = OperationMetrics(registry, assembly.operations.in_flight)
 
@@ -135,6 +135,7 @@ def _measure(registry: CollectorRegistry, assembly: Assembly) -> None:
 
     assembly.operations.tell(on_end)
     registry.register(StoreCollector(assembly.stock.reports, assembly.stock.ages_seconds))
+    registry.register(FillCollector(assembly.fills))
 
 
 class _Signals:
