@@ -89,6 +89,37 @@ class Servicer(Protocol):
     calls: Calls
 
 
+@contextmanager
+def _told(calls: Calls, name: str, context: Context, level: int) -> Iterator[dict[str, object]]:
+    """Observe and log once how a call ends, and answer its error with a code; what is learnt of it is for the line."""
+    started = time.monotonic()
+    facts: dict[str, object] = {"rpc": name}
+
+    def ended(code: grpc.StatusCode) -> None:
+        facts["seconds"] = round(time.monotonic() - started, 3)
+        calls.observe(name, code.name, time.monotonic() - started)
+
+    try:
+        yield facts
+    except UllageError as error:
+        code = code_of(error)
+        ended(code)
+        severity = logging.ERROR if code is grpc.StatusCode.INTERNAL else logging.WARNING
+        log.log(severity, "rpc refused", extra={**facts, "reason": error.reason, "why": str(error)})
+        context.abort(code, short(str(error)))
+    except GeneratorExit:  # of a stream, when its caller has gone: nobody is left to be answered
+        ended(grpc.StatusCode.CANCELLED)
+        log.log(level, "rpc cancelled", extra=facts)
+        raise
+    except Exception as error:  # the top of a request: nobody above could log it
+        ended(grpc.StatusCode.INTERNAL)
+        log.exception("rpc failed", extra=facts)
+        context.abort(grpc.StatusCode.INTERNAL, short(f"{type(error).__name__}: {error}"))
+    else:
+        ended(grpc.StatusCode.OK)
+        log.log(level, "rpc served", extra=facts)
+
+
 def rpc(
     order_of: Callable[[Message], Asked], *, is_change: bool = False
 ) -> Callable[[Callable[[Any, Asked, float], Response]], Callable[[Any, Message, Context], Response]]:
@@ -99,31 +130,37 @@ def rpc(
 
         @functools.wraps(method)
         def served(self: Servicer, request: Message, context: Context) -> Response:
-            started = time.monotonic()
-            facts: dict[str, object] = {"rpc": name}
-
-            def ended(code: grpc.StatusCode) -> None:
-                facts["seconds"] = round(time.monotonic() - started, 3)
-                self.calls.observe(name, code.name, time.monotonic() - started)
-
-            try:
+            with _told(self.calls, name, context, logging.INFO if is_change else logging.DEBUG) as facts:
                 order = order_of(request)
                 facts["volume_id"] = order.volume_id
                 with self.calls.alone(order.volume_id, name) if is_change else nullcontext():
                     response = method(self, order, patience(context))
-            except UllageError as error:
-                code = code_of(error)
-                ended(code)
-                level = logging.ERROR if code is grpc.StatusCode.INTERNAL else logging.WARNING
-                log.log(level, "rpc refused", extra={**facts, "reason": error.reason, "why": str(error)})
-                context.abort(code, short(str(error)))
-            except Exception as error:  # the top of a request: nobody above could log it
-                ended(grpc.StatusCode.INTERNAL)
-                log.exception("rpc failed", extra=facts)
-                context.abort(grpc.StatusCode.INTERNAL, short(f"{type(error).__name__}: {error}"))
-            ended(grpc.StatusCode.OK)
-            log.log(logging.INFO if is_change else logging.DEBUG, "rpc served", extra=facts)
             return response
+
+        return served
+
+    return decorate
+
+
+def stream(
+    order_of: Callable[[Message], Asked],
+) -> Callable[[Callable[[Any, Asked], Iterator[Response]]], Callable[[Any, Message, Context], Iterator[Response]]]:
+    """Make an RPC of a generator that takes a checked order and yields its answers one by one; it changes nothing.
+
+    When its caller goes away, the generator is closed where it stands.
+    """
+
+    def decorate(
+        method: Callable[[Any, Asked], Iterator[Response]],
+    ) -> Callable[[Any, Message, Context], Iterator[Response]]:
+        name = method.__name__
+
+        @functools.wraps(method)
+        def served(self: Servicer, request: Message, context: Context) -> Iterator[Response]:
+            with _told(self.calls, name, context, logging.DEBUG) as facts:
+                order = order_of(request)
+                facts["volume_id"] = order.volume_id
+                yield from method(self, order)
 
         return served
 

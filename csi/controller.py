@@ -1,35 +1,42 @@
-"""CSI Controller: volumes are ordered, grown, changed, given back, listed and counted.
+"""CSI Controller: volumes and snapshots are ordered, grown, changed, given back, listed and counted.
 
-It orders from a `Provisioner` and keeps nothing itself. Snapshots, clones and ControllerPublish are not offered.
+It orders from a `Provisioner` and keeps nothing itself. ControllerPublish is not offered.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 from google.protobuf.wrappers_pb2 import Int64Value
 
-from csi import health, parameters
+from csi import contents, health, parameters
 from csi.calls import Calls, not_offered, rpc
 from csi.orders import controller as orders
+from csi.orders import snapshots
 from csi.orders.about import About, nothing
 from ullage.capacity import available_bytes, largest_volume_bytes
-from ullage.errors import InvalidRequestError
-from ullage.model import CreateVolume, DeviceClass, ExpandVolume, ModifyVolume, Pool
-from ullage.names import check_volume_id
+from ullage.errors import InvalidRequestError, NotFoundError, OutOfRangeError
+from ullage.model import CreateVolume, DeviceClass, ExpandVolume, ModifyVolume, Pool, TakeSnapshot, VolumeKind
+from ullage.names import check_volume_id, kind_of
 from ullage.pb.csi.v1 import csi_pb2 as pb
 from ullage.pb.csi.v1 import csi_pb2_grpc
-from ullage.ports import Provisioned, Provisioner
+from ullage.ports import Provisioned, Provisioner, Snapshot
 
+Listed = TypeVar("Listed", Provisioned, Snapshot)
 Kind = pb.ControllerServiceCapability.RPC
 OFFERED = (
     Kind.CREATE_DELETE_VOLUME,
     Kind.LIST_VOLUMES,
     Kind.GET_CAPACITY,
+    Kind.CREATE_DELETE_SNAPSHOT,
+    Kind.LIST_SNAPSHOTS,
+    Kind.CLONE_VOLUME,
     Kind.EXPAND_VOLUME,
     Kind.GET_VOLUME,
     Kind.SINGLE_NODE_MULTI_WRITER,
     Kind.MODIFY_VOLUME,
+    Kind.GET_SNAPSHOT,
 )
 HEALTH = (Kind.GET_VOLUME_HEALTH, Kind.LIST_VOLUME_HEALTH)
 
@@ -44,17 +51,17 @@ class Controller(csi_pb2_grpc.ControllerServicer):
         self._has_health = has_health
 
     ControllerPublishVolume = ControllerUnpublishVolume = staticmethod(not_offered)
-    CreateSnapshot = DeleteSnapshot = ListSnapshots = GetSnapshot = staticmethod(not_offered)
 
     @rpc(orders.create, is_change=True)
     def CreateVolume(self, order: orders.Create, patience: float) -> pb.CreateVolumeResponse:  # noqa: D102, N802 - documented in the proto
         request = CreateVolume(
             volume_id=order.volume_id,
             device_class=self._volumes.device_class(order.device_class).name,
-            size_bytes=order.size_bytes,
+            size_bytes=self._size_bytes(order),
             limit_bytes=order.limit_bytes,
             owner=order.owner,
             wipe=order.wipe,
+            source=order.source,
         )
         made = self._volumes.create(request, order.nodes, patience_seconds=patience)
         if order.wipe not in (None, made.wipe):  # an earlier try made it, before the claim got another attributes class
@@ -111,6 +118,29 @@ class Controller(csi_pb2_grpc.ControllerServicer):
             status=pb.ControllerGetVolumeResponse.VolumeStatus(),
         )
 
+    @rpc(snapshots.take, is_change=True)
+    def CreateSnapshot(self, order: snapshots.Take, patience: float) -> pb.CreateSnapshotResponse:  # noqa: D102, N802
+        request = TakeSnapshot(snapshot_id=order.volume_id, source=order.source)
+        taken = self._volumes.snapshot(request, order.nodes, patience_seconds=patience)
+        return pb.CreateSnapshotResponse(snapshot=contents.snapshot(taken))
+
+    @rpc(snapshots.delete, is_change=True)
+    def DeleteSnapshot(self, order: About, patience: float) -> pb.DeleteSnapshotResponse:  # noqa: D102, N802
+        if kind_of(order.volume_id) is VolumeKind.SNAPSHOT:  # nothing else can be one: it is as gone as one can be
+            self._volumes.delete_snapshot(order.volume_id, patience_seconds=patience)
+        return pb.DeleteSnapshotResponse()
+
+    @rpc(snapshots.listing)
+    def ListSnapshots(self, order: snapshots.Listing, _patience: float) -> pb.ListSnapshotsResponse:  # noqa: D102, N802
+        found = [each for each in self._snapshots(order) if order.source in (None, each.source)]
+        page, token = _page(found, order.page)
+        entries = [pb.ListSnapshotsResponse.Entry(snapshot=contents.snapshot(each)) for each in page]
+        return pb.ListSnapshotsResponse(entries=entries, next_token=token)
+
+    @rpc(snapshots.get)
+    def GetSnapshot(self, order: About, _patience: float) -> pb.GetSnapshotResponse:  # noqa: D102, N802
+        return pb.GetSnapshotResponse(snapshot=contents.snapshot(self._volumes.get_snapshot(order.volume_id)))
+
     @rpc(orders.room)
     def GetCapacity(self, order: orders.Room, _patience: float) -> pb.GetCapacityResponse:  # noqa: D102, N802
         try:
@@ -142,6 +172,42 @@ class Controller(csi_pb2_grpc.ControllerServicer):
             capabilities=[pb.ControllerServiceCapability(rpc=Kind(type=each)) for each in offered]
         )
 
+    def _size_bytes(self, order: orders.Create) -> int:
+        """What is asked for, or else what the source has; raises OutOfRangeError, NotFoundError.
+
+        A copy that is there already may have outlived its source.
+        """
+        if order.size_bytes or order.source is None:
+            return order.size_bytes
+        try:
+            if kind_of(order.source) is VolumeKind.SNAPSHOT:
+                size_bytes = self._volumes.get_snapshot(order.source).size_bytes
+            else:
+                size_bytes = self._volumes.get(order.source).size_bytes
+        except NotFoundError:
+            made = {each.id: each.size_bytes for each in self._volumes.volumes()}
+            if order.volume_id not in made:
+                raise
+            size_bytes = made[order.volume_id]
+        if order.limit_bytes and size_bytes > order.limit_bytes:
+            raise OutOfRangeError(
+                f"{order.source} has {size_bytes} bytes, the limit of {order.limit_bytes} is below that",
+                size_bytes=size_bytes,
+                limit_bytes=order.limit_bytes,
+            )
+        return size_bytes
+
+    def _snapshots(self, order: snapshots.Listing) -> Sequence[Snapshot]:
+        """The one that is asked for, if it is there, or all; one that may be out of sight is not said to be gone."""
+        if order.snapshot_id is None:
+            return self._volumes.snapshots()
+        if kind_of(order.snapshot_id) is not VolumeKind.SNAPSHOT:
+            return ()
+        try:
+            return (self._volumes.get_snapshot(order.snapshot_id),)
+        except NotFoundError:
+            return ()
+
     def _require_health(self) -> None:
         health.require(is_offered=self._has_health)
 
@@ -150,13 +216,14 @@ def _volume(volume: Provisioned) -> pb.Volume:
     return pb.Volume(
         volume_id=volume.id,
         capacity_bytes=volume.size_bytes,
+        content_source=contents.source(volume.source),
         accessible_topology=[parameters.topology(volume.node)],
     )
 
 
-def _page(volumes: Sequence[Provisioned], order: orders.Page) -> tuple[Sequence[Provisioned], str]:
+def _page(found: Sequence[Listed], order: orders.Page) -> tuple[Sequence[Listed], str]:
     """Those after the token, and the next token. What comes and goes between two pages moves nothing else."""
-    left = [volume for volume in sorted(volumes, key=lambda each: each.id) if volume.id > order.after]
+    left = [each for each in sorted(found, key=lambda each: each.id) if each.id > order.after]
     page = left[: order.most]
     return page, orders.token(page[-1].id) if len(left) > len(page) else ""
 

@@ -17,6 +17,12 @@ from ullage.pb.csi.v1 import csi_pb2_grpc
 
 Service = pb.PluginCapability.Service
 Expansion = pb.PluginCapability.VolumeExpansion
+SERVICES = (
+    Service.CONTROLLER_SERVICE,
+    Service.VOLUME_ACCESSIBILITY_CONSTRAINTS,
+    Service.GROUP_CONTROLLER_SERVICE,
+    Service.SNAPSHOT_METADATA_SERVICE,
+)
 
 
 class Identity(csi_pb2_grpc.IdentityServicer):
@@ -34,10 +40,9 @@ class Identity(csi_pb2_grpc.IdentityServicer):
 
     @rpc(nothing)
     def GetPluginCapabilities(self, _order: About, _patience: float) -> pb.GetPluginCapabilitiesResponse:  # noqa: D102, N802
-        services = (Service.CONTROLLER_SERVICE, Service.VOLUME_ACCESSIBILITY_CONSTRAINTS)
         return pb.GetPluginCapabilitiesResponse(
             capabilities=[
-                *(pb.PluginCapability(service=Service(type=each)) for each in services),
+                *(pb.PluginCapability(service=Service(type=each)) for each in SERVICES),
                 pb.PluginCapability(volume_expansion=Expansion(type=Expansion.ONLINE)),
             ]
         )

@@ -16,7 +16,7 @@ NODE_KEY = f"{DRIVER}/node"
 """The one topology key; its value is the node's name, and never changes."""
 CLASS_KEY = f"{DRIVER}/device-class"
 SIDECAR_KEYS = "csi.storage.k8s.io/"
-"""What external-provisioner adds (--extra-create-metadata), and what it leaves in the parameters of GetCapacity."""
+"""What sidecars add (--extra-create-metadata), and what external-provisioner leaves in those of GetCapacity."""
 MOST_MAP_BYTES = 4096
 """For all keys and values of a map together (CSI spec, "Size Limits")."""
 
@@ -33,6 +33,14 @@ def check_parameters(parameters: Mapping[str, str]) -> None:
     for key in parameters:
         if key != CLASS_KEY and not key.startswith(SIDECAR_KEYS):
             raise InvalidRequestError(f"{quoted(key)} is no parameter of a StorageClass; there is {CLASS_KEY}")
+
+
+def check_snapshot_parameters(parameters: Mapping[str, str]) -> None:
+    """A VolumeSnapshotClass, or one of groups, has nothing to say: what it says by mistake is refused."""
+    check_size(parameters, "parameters")
+    for key in parameters:
+        if not key.startswith(SIDECAR_KEYS):
+            raise InvalidRequestError(f"{quoted(key)} is no parameter of a VolumeSnapshotClass; there are none")
 
 
 def owner(parameters: Mapping[str, str]) -> Owner:

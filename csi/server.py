@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from csi.controller import Controller
+from csi.group import GroupController
 from csi.identity import Identity
 from csi.node import Node
+from csi.snapshot_metadata import SnapshotMetadata
 from ullage.errors import ConfigError
 from ullage.pb.csi.v1 import csi_pb2_grpc
 from ullage.rpc import RpcServer
@@ -22,6 +24,8 @@ class Services:
 
     identity: Identity
     controller: Controller | None = None
+    group: GroupController | None = None
+    metadata: SnapshotMetadata | None = None
     node: Node | None = None
 
 
@@ -33,6 +37,10 @@ def csi_server(services: Services, address: str) -> RpcServer:
     csi_pb2_grpc.add_IdentityServicer_to_server(services.identity, server.grpc)
     if services.controller is not None:
         csi_pb2_grpc.add_ControllerServicer_to_server(services.controller, server.grpc)
+    if services.group is not None:
+        csi_pb2_grpc.add_GroupControllerServicer_to_server(services.group, server.grpc)
+    if services.metadata is not None:
+        csi_pb2_grpc.add_SnapshotMetadataServicer_to_server(services.metadata, server.grpc)
     if services.node is not None:
         csi_pb2_grpc.add_NodeServicer_to_server(services.node, server.grpc)
     return server

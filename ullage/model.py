@@ -5,6 +5,7 @@ Frozen values, no I/O, no defaults that hide a size. All sizes are bytes as int.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from fractions import Fraction
@@ -327,6 +328,17 @@ class ByteRange:
 
     offset_bytes: int
     size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangedBlocks:
+    """Where a snapshot may be anything but zero, or may differ from an earlier one; of what is left out nothing does.
+
+    `ranges` come in ascending order and apart from each other, and can be gone through once.
+    """
+
+    volume_size_bytes: int
+    ranges: Iterator[ByteRange]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,7 +25,7 @@ import string
 from functools import cache
 
 from ullage.errors import InvalidRequestError
-from ullage.model import DeviceClassName, GroupId, Owner, VolumeId
+from ullage.model import DeviceClassName, GroupId, Owner, VolumeId, VolumeKind
 from ullage.quoting import quoted
 
 MAX_VOLUME_ID = 63
@@ -60,6 +60,7 @@ _LABEL = r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"
 _SUBDOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _CLASS_NAME = re.compile(_LABEL)
 _HASHED = re.compile(r"[vsgf]-[a-z2-7]{26}")
+_KINDS = {"s": VolumeKind.SNAPSHOT, "f": VolumeKind.FROZEN}
 _LVM_NAME = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9_.+][A-Za-z0-9_.+-]*")
 _LVM_GLOB = re.compile(r"(?!\.{1,2}$)(?!-)(?:[A-Za-z0-9_.+*?-]|\[!?[A-Za-z0-9_.+-]+\])+")
 _TAG_VALUE = re.compile(r"[A-Za-z0-9_+.\-/=!:&#]+")
@@ -99,6 +100,16 @@ def member_id(group: GroupId, source: VolumeId) -> VolumeId:
 def frozen_id(target: VolumeId) -> VolumeId:
     """The id of what a copy of a volume in use reads from; `target` is the copy."""
     return VolumeId(f"f-{_hash(target)}")
+
+
+def kind_of(text: str) -> VolumeKind:
+    """What an id is the id of: a volume never has a snapshot's, nor the other way round, whatever has become of it."""
+    return _KINDS.get(text[0], VolumeKind.VOLUME) if _HASHED.fullmatch(text) else VolumeKind.VOLUME
+
+
+def is_group_id(text: str) -> bool:
+    """Whether a group of snapshots can have this id."""
+    return text.startswith("g-") and _HASHED.fullmatch(text) is not None
 
 
 def check_volume_id(text: str) -> VolumeId:

@@ -4,7 +4,8 @@ Argument lists, never a shell; a fixed PATH; LC_ALL=C; nothing on standard input
 descriptors. `look` kills a program that outlives its limit, and its children with it. `change` never kills: a changing
 LVM command that is killed can leave a device suspended and a udev cookie behind, so its caller waits for as long as it
 takes (and whoever waits for the caller may give up instead, see `node_agent.locks`). Every program runs in a session of
-its own, so that a signal to our process group does not reach it.
+its own, so that a signal to our process group does not reach it. What may say more than fits in memory says it `into` a
+file instead.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import IO, Protocol
+from typing import IO, BinaryIO, Protocol
 
 from ullage.errors import CommandError, CommandFailedError, CommandMissingError, CommandTimedOutError
 
@@ -49,9 +50,18 @@ class Runner(Protocol):
     """Runs programs; injected, so that a test can make any of them fail, hang, or be the last thing a process does."""
 
     def look(
-        self, argv: Sequence[str], *, timeout_seconds: float, stdin: str = "", accepted: Sequence[int] = (0,)
+        self,
+        argv: Sequence[str],
+        *,
+        timeout_seconds: float,
+        stdin: str = "",
+        accepted: Sequence[int] = (0,),
+        into: BinaryIO | None = None,
     ) -> Finished:
-        """Run a program that changes nothing; raises CommandTimedOutError (it was killed), CommandFailedError."""
+        """Run a program that changes nothing; raises CommandTimedOutError (it was killed), CommandFailedError.
+
+        Its standard output goes `into` that file, if given, and not into what is answered.
+        """
 
     def change(self, argv: Sequence[str], *, stdin: str = "", accepted: Sequence[int] = (0,)) -> Finished:
         """Run a program that changes something, to its end, however long; raises CommandFailedError."""
@@ -67,14 +77,20 @@ class Subprocesses:
         self._lock = threading.Lock()
 
     def look(
-        self, argv: Sequence[str], *, timeout_seconds: float, stdin: str = "", accepted: Sequence[int] = (0,)
+        self,
+        argv: Sequence[str],
+        *,
+        timeout_seconds: float,
+        stdin: str = "",
+        accepted: Sequence[int] = (0,),
+        into: BinaryIO | None = None,
     ) -> Finished:
         """See Runner."""
-        return self._observed(argv, timeout_seconds, stdin, accepted)
+        return self._observed(argv, timeout_seconds, stdin, accepted, into)
 
     def change(self, argv: Sequence[str], *, stdin: str = "", accepted: Sequence[int] = (0,)) -> Finished:
         """See Runner."""
-        return self._observed(argv, None, stdin, accepted)
+        return self._observed(argv, None, stdin, accepted, None)
 
     def flight_record(self) -> tuple[Finished, ...]:
         """The last runs that ended by themselves, oldest first."""
@@ -82,11 +98,16 @@ class Subprocesses:
             return tuple(self._kept)
 
     def _observed(
-        self, argv: Sequence[str], timeout_seconds: float | None, stdin: str, accepted: Sequence[int]
+        self,
+        argv: Sequence[str],
+        timeout_seconds: float | None,
+        stdin: str,
+        accepted: Sequence[int],
+        into: BinaryIO | None,
     ) -> Finished:
         started = time.monotonic()
         try:
-            finished = self._run(argv, timeout_seconds, stdin, accepted)
+            finished = self._run(argv, timeout_seconds, stdin, accepted, into)
         except CommandError as failure:
             seconds = time.monotonic() - started
             log.warning("command failed", extra={"argv": tuple(argv), "why": str(failure), "seconds": seconds})
@@ -96,13 +117,20 @@ class Subprocesses:
         self._observe(argv, finished.seconds, None)
         return finished
 
-    def _run(self, argv: Sequence[str], timeout_seconds: float | None, stdin: str, accepted: Sequence[int]) -> Finished:
+    def _run(
+        self,
+        argv: Sequence[str],
+        timeout_seconds: float | None,
+        stdin: str,
+        accepted: Sequence[int],
+        into: BinaryIO | None,
+    ) -> Finished:
         started = time.monotonic()
         try:
             process = subprocess.Popen(  # noqa: S603 - argument lists only; that is what this module is for
                 [find(argv[0]), *argv[1:]],
                 stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
+                stdout=subprocess.PIPE if into is None else into,
                 stderr=subprocess.PIPE,
                 env=ENVIRONMENT,
                 encoding="utf-8",
@@ -125,7 +153,7 @@ class Subprocesses:
         finished = Finished(
             argv=tuple(argv),
             exit_code=process.returncode,
-            stdout=stdout,
+            stdout=stdout or "",
             stderr=stderr,
             seconds=time.monotonic() - started,
         )
@@ -185,6 +213,7 @@ def find(program: str) -> str:
 PACKAGES = {
     "blkid": "util-linux",
     "btrfs": "btrfs-progs",
+    "dmsetup": "dmsetup",
     "e2fsck": "e2fsprogs",
     "losetup": "mount",
     "lvm": "lvm2",
@@ -195,6 +224,8 @@ PACKAGES = {
     "nsenter": "util-linux",
     "resize2fs": "e2fsprogs",
     "thin_check": "thin-provisioning-tools",
+    "thin_delta": "thin-provisioning-tools",
+    "thin_dump": "thin-provisioning-tools",
     "umount": "mount",
     "wipefs": "util-linux",
     "xfs_growfs": "xfsprogs",

@@ -12,14 +12,20 @@ from csi.capabilities import together
 from csi.fs import kinds
 from csi.orders import fields
 from csi.orders.about import NONE, About
-from ullage.errors import GIB, InvalidRequestError, InvalidTokenError, OutOfRangeError, UnsupportedError
+from ullage.errors import (
+    GIB,
+    InvalidRequestError,
+    InvalidTokenError,
+    OutOfRangeError,
+    UnsupportedError,
+)
 from ullage.model import DeviceClassName, NodeName, Owner, VolumeId, Wipe
 from ullage.names import volume_id
 from ullage.pb.csi.v1 import csi_pb2 as pb
 from ullage.quoting import quoted
 
 DEFAULT_SIZE_BYTES = GIB
-"""For a caller who does not say how large (none of the sidecars does that)."""
+"""For a caller who says neither how large nor what it begins as (none of the sidecars does that)."""
 MOST_ENTRIES = 10_000
 """Of one page: together far below the 4 MiB that a Go client receives at once."""
 AFTER = "after:"
@@ -27,10 +33,11 @@ AFTER = "after:"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Create:
-    """A volume that is to be."""
+    """A volume that is to be; `size_bytes` is 0 when it is to be as large as its source."""
 
     volume_id: VolumeId
     device_class: DeviceClassName | None
+    source: VolumeId | None
     size_bytes: int
     limit_bytes: int
     wipe: Wipe | None
@@ -68,7 +75,7 @@ class Validate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """A piece of the list of volumes, by id."""
+    """A piece of a list, by id."""
 
     after: str
     most: int
@@ -86,21 +93,21 @@ class Room:
 
 
 def create(request: pb.CreateVolumeRequest) -> Create:
-    """Raises InvalidRequestError, UnsupportedError, OutOfRangeError."""
+    """Raises InvalidRequestError, UnsupportedError, OutOfRangeError, NotFoundError (no source has such an id)."""
     name = fields.named(request.name, "name")
     if not request.volume_capabilities:
         raise InvalidRequestError("volume_capabilities is missing: how is the volume to be used?")
     wanted = together(request.volume_capabilities)
     parameters.check_parameters(request.parameters)
-    if request.HasField("volume_content_source"):
-        raise UnsupportedError("volumes from snapshots and clones are not supported by this version")
     device_class, owner = parameters.device_class_name(request.parameters), parameters.owner(request.parameters)
     wipe = parameters.wipe(request.mutable_parameters)
     nodes = parameters.nodes(request.accessibility_requirements)
     # Last, since what is impossible as it stands comes before what is too large or too small.
     least_bytes = max((kinds.minimum_bytes(each.fs_type) for each in wanted if not each.is_block), default=1)
     size_bytes, limit_bytes = fields.size_range(request.capacity_range)
-    size_bytes = max(size_bytes or min(DEFAULT_SIZE_BYTES, limit_bytes or DEFAULT_SIZE_BYTES), least_bytes)
+    source = _source(request)
+    if size_bytes or source is None:
+        size_bytes = max(size_bytes or min(DEFAULT_SIZE_BYTES, limit_bytes or DEFAULT_SIZE_BYTES), least_bytes)
     if limit_bytes and size_bytes > limit_bytes:
         raise OutOfRangeError(
             f"The file system needs {least_bytes} bytes at least, the limit is {limit_bytes}",
@@ -110,6 +117,7 @@ def create(request: pb.CreateVolumeRequest) -> Create:
     return Create(
         volume_id=volume_id(name),
         device_class=device_class,
+        source=source,
         size_bytes=size_bytes,
         limit_bytes=limit_bytes,
         wipe=wipe,
@@ -175,7 +183,7 @@ def validate(request: pb.ValidateVolumeCapabilitiesRequest) -> Validate:
     )
 
 
-def page(request: pb.ListVolumesRequest | pb.ControllerListVolumeHealthRequest) -> Page:
+def page(request: pb.ListVolumesRequest | pb.ControllerListVolumeHealthRequest | pb.ListSnapshotsRequest) -> Page:
     """Raises InvalidRequestError, InvalidTokenError."""
     if request.max_entries < 0:
         raise InvalidRequestError(f"max_entries is {request.max_entries}; it is 0 for no limit, or positive")
@@ -202,6 +210,18 @@ def room(request: pb.GetCapacityRequest) -> Room:
         node=node if request.HasField("accessible_topology") else None,
         is_possible=is_possible,
     )
+
+
+def _source(request: pb.CreateVolumeRequest) -> VolumeId | None:
+    """What the volume is to begin as; an id tells which of the two it is of."""
+    if not request.HasField("volume_content_source"):
+        return None
+    source = request.volume_content_source
+    if source.HasField("snapshot"):
+        return fields.snapshot(source.snapshot.snapshot_id, "volume_content_source.snapshot.snapshot_id")
+    if source.HasField("volume"):
+        return fields.known(source.volume.volume_id, "volume_content_source.volume.volume_id")
+    raise InvalidRequestError("volume_content_source is neither a snapshot nor a volume")
 
 
 def token(last: VolumeId) -> str:

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ullage.errors import InvalidRequestError, NotFoundError, OutOfRangeError
-from ullage.model import VolumeId
-from ullage.names import check_volume_id
+from ullage.model import GroupId, VolumeId, VolumeKind
+from ullage.names import check_volume_id, is_group_id, kind_of
 from ullage.pb.csi.v1 import csi_pb2 as pb
 from ullage.quoting import quoted
 
@@ -30,14 +30,31 @@ def named(text: str, field: str) -> str:
     return text
 
 
-def known(text: str) -> VolumeId:
+def known(text: str, field: str = "volume_id") -> VolumeId:
     """The id of a volume that may be there; raises InvalidRequestError, NotFoundError."""
     try:
-        return check_volume_id(named(text, "volume_id"))
+        volume_id = check_volume_id(named(text, field))
     except InvalidRequestError as impossible:
         if not text or len(text.encode()) > MOST_STRING_BYTES:
             raise
         raise NotFoundError(f"No volume has the id {quoted(text)}") from impossible
+    if kind_of(volume_id) is not VolumeKind.VOLUME:
+        raise NotFoundError(f"No volume has the id {volume_id}: it is a {kind_of(volume_id)}'s")
+    return volume_id
+
+
+def snapshot(text: str, field: str) -> VolumeId:
+    """The id of a snapshot that may be there; raises InvalidRequestError, NotFoundError."""
+    if kind_of(named(text, field)) is not VolumeKind.SNAPSHOT:
+        raise NotFoundError(f"No snapshot has the id {quoted(text)}")
+    return VolumeId(text)
+
+
+def group(text: str) -> GroupId:
+    """The id of a group of snapshots that may be there; raises InvalidRequestError, NotFoundError."""
+    if not is_group_id(named(text, "group_snapshot_id")):
+        raise NotFoundError(f"No group of snapshots has the id {quoted(text)}")
+    return GroupId(text)
 
 
 def path(text: str, field: str) -> Path:

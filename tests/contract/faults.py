@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn, Protocol, TypeVar, cast
+from typing import BinaryIO, NoReturn, Protocol, TypeVar, cast
 
 from grpc import StatusCode
 
@@ -188,11 +188,17 @@ class Programs:
         self._real = real or Subprocesses()
 
     def look(
-        self, argv: Sequence[str], *, timeout_seconds: float, stdin: str = "", accepted: Sequence[int] = (0,)
+        self,
+        argv: Sequence[str],
+        *,
+        timeout_seconds: float,
+        stdin: str = "",
+        accepted: Sequence[int] = (0,),
+        into: BinaryIO | None = None,
     ) -> Finished:
         return self._look(
             shlex.join(argv),
-            lambda: self._real.look(argv, timeout_seconds=timeout_seconds, stdin=stdin, accepted=accepted),
+            lambda: self._real.look(argv, timeout_seconds=timeout_seconds, stdin=stdin, accepted=accepted, into=into),
         )
 
     def change(self, argv: Sequence[str], *, stdin: str = "", accepted: Sequence[int] = (0,)) -> Finished:

@@ -13,9 +13,11 @@ from pathlib import Path
 from csi.calls import Calls
 from csi.controller import Controller
 from csi.fs.volumes import FileSystems
+from csi.group import GroupController
 from csi.identity import Identity
 from csi.node import Node
 from csi.server import Services, csi_server
+from csi.snapshot_metadata import SnapshotMetadata
 from node_agent.assembly import Assembly
 from node_agent.local import LocalNode, LocalProvisioner
 from tests.contract.faults import Disturbed, Programs, begun, until
@@ -108,9 +110,12 @@ class HereServed:
 def served(assembly: Assembly, calls: Calls, disturbed: Disturbed, address: str) -> RpcServer:
     """What `ullage.cli.standalone` puts together, with a runner that can be disturbed."""
     runner = Programs(disturbed.change, disturbed.look)
+    provisioner = LocalProvisioner(assembly.agent, NODE)
     services = Services(
         identity=Identity(calls, "0", lambda: True),
-        controller=Controller(calls, LocalProvisioner(assembly.agent, NODE)),
+        controller=Controller(calls, provisioner),
+        group=GroupController(calls, provisioner),
+        metadata=SnapshotMetadata(calls, provisioner),
         node=Node(calls, LocalNode(assembly.agent), FileSystems(runner, is_standalone=True), NODE),
     )
     server = csi_server(services, address)

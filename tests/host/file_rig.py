@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 from node_agent.backends.file import loops, uses
 from node_agent.backends.file.backend import FileBackend
@@ -141,9 +141,15 @@ class MortalRunner:
         self._fate, self._real = fate, Subprocesses()
 
     def look(
-        self, argv: Sequence[str], *, timeout_seconds: float, stdin: str = "", accepted: Sequence[int] = (0,)
+        self,
+        argv: Sequence[str],
+        *,
+        timeout_seconds: float,
+        stdin: str = "",
+        accepted: Sequence[int] = (0,),
+        into: BinaryIO | None = None,
     ) -> Finished:
-        return self._real.look(argv, timeout_seconds=timeout_seconds, stdin=stdin, accepted=accepted)
+        return self._real.look(argv, timeout_seconds=timeout_seconds, stdin=stdin, accepted=accepted, into=into)
 
     def change(self, argv: Sequence[str], *, stdin: str = "", accepted: Sequence[int] = (0,)) -> Finished:
         return self._fate.suffered(lambda: self._real.change(argv, stdin=stdin, accepted=accepted))

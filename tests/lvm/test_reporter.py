@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import BinaryIO
 
 import pytest
 
@@ -37,10 +38,16 @@ class Counting:
         self._real = Subprocesses()
 
     def look(
-        self, argv: Sequence[str], *, timeout_seconds: float, stdin: str = "", accepted: Sequence[int] = (0,)
+        self,
+        argv: Sequence[str],
+        *,
+        timeout_seconds: float,
+        stdin: str = "",
+        accepted: Sequence[int] = (0,),
+        into: BinaryIO | None = None,
     ) -> Finished:
         self.runs[command_label(argv)] += 1
-        return self._real.look(argv, timeout_seconds=timeout_seconds, stdin=stdin, accepted=accepted)
+        return self._real.look(argv, timeout_seconds=timeout_seconds, stdin=stdin, accepted=accepted, into=into)
 
     def change(self, argv: Sequence[str], *, stdin: str = "", accepted: Sequence[int] = (0,)) -> Finished:
         self.runs[command_label(argv)] += 1

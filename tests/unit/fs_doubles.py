@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import BinaryIO
 
 from csi.fs.device import Device
 from ullage.errors import CommandFailedError
@@ -19,10 +20,16 @@ class Scripted:
         self.changes: list[tuple[str, ...]] = []
 
     def look(
-        self, argv: Sequence[str], *, timeout_seconds: float, stdin: str = "", accepted: Sequence[int] = (0,)
+        self,
+        argv: Sequence[str],
+        *,
+        timeout_seconds: float,
+        stdin: str = "",
+        accepted: Sequence[int] = (0,),
+        into: BinaryIO | None = None,
     ) -> Finished:
         assert timeout_seconds > 0
-        assert stdin == ""
+        assert (stdin, into) == ("", None)
         return self._ended(argv, self._answers[tuple(argv)], accepted)
 
     def change(self, argv: Sequence[str], *, stdin: str = "", accepted: Sequence[int] = (0,)) -> Finished:

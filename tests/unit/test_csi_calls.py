@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import grpc
 import pytest
 from prometheus_client import CollectorRegistry
 
-from csi.calls import Calls, rpc
+from csi.calls import Calls, rpc, stream
 from csi.metrics import CallMetrics, describe_busy
 from csi.orders.about import About
 from tests.unit.csi_doubles import RefusedError, caller
@@ -243,6 +243,69 @@ def test_a_method_is_told_a_little_less_than_its_caller_waits() -> None:
     assert forever == PATIENCE_SECONDS
     assert 0 < ten < 10
     assert none == 0
+
+
+# Streams.
+
+
+class Streaming:
+    """A service of one stream, that counts, fails where a test says, and knows whether it was closed."""
+
+    def __init__(self, fails_at: int = -1, error: Exception | None = None) -> None:
+        self.observed: list[tuple[str, str]] = []
+        self.calls = Calls(lambda name, code, _seconds: self.observed.append((name, code)))
+        self.fails_at, self.error, self.is_closed = fails_at, error, False
+
+    @stream(checked)
+    def Count(self, order: About) -> Iterator[str]:  # noqa: N802 - as RPCs are called
+        try:
+            for number in range(3):
+                if number == self.fails_at and self.error is not None:
+                    raise self.error
+                yield f"{order.volume_id} {number}"
+        finally:
+            self.is_closed = True
+
+
+def test_a_stream_that_ends_is_one_line_and_one_observation(log: pytest.LogCaptureFixture) -> None:
+    served = Streaming()
+    with served.calls.alone(ONE, "NodeStageVolume"):
+        assert list(served.Count(ONE, caller())) == ["pvc-1 0", "pvc-1 1", "pvc-1 2"]
+    assert line(log) == {"message": "rpc served", "level": "DEBUG", "rpc": "Count", "volume_id": ONE}
+    assert served.observed == [("Count", "OK")]
+
+
+@pytest.mark.parametrize(
+    ("message", "fails_at", "error", "code"),
+    [
+        ("", -1, None, Code.INVALID_ARGUMENT),
+        ("pvc-1", 0, NotFoundError("nowhere"), Code.NOT_FOUND),
+        ("pvc-1", 2, VolumeInUseError("mounted"), Code.FAILED_PRECONDITION),
+        ("pvc-1", 2, ZeroDivisionError("in the middle"), Code.INTERNAL),
+    ],
+)
+def test_a_stream_that_fails_ends_with_a_code_wherever_it_was(
+    message: str, fails_at: int, error: Exception | None, code: grpc.StatusCode, log: pytest.LogCaptureFixture
+) -> None:
+    served = Streaming(fails_at, error)
+    got: list[str] = []
+    with pytest.raises(RefusedError) as refused:
+        got.extend(served.Count(message, caller()))
+    assert refused.value.code is code
+    assert len(got) <= max(0, fails_at)
+    assert served.observed == [("Count", code.name)]
+    assert line(log)["message"] == ("rpc failed" if code is Code.INTERNAL else "rpc refused")
+
+
+def test_a_stream_whose_caller_goes_away_is_closed_where_it_stands(log: pytest.LogCaptureFixture) -> None:
+    served = Streaming()
+    answers = served.Count(ONE, caller())
+    assert next(answers) == "pvc-1 0"
+    assert not served.is_closed
+    del answers  # what gRPC does with it
+    assert served.is_closed
+    assert line(log) == {"message": "rpc cancelled", "level": "DEBUG", "rpc": "Count", "volume_id": ONE}
+    assert served.observed == [("Count", "CANCELLED")]
 
 
 def test_what_is_observed_can_be_scraped() -> None:

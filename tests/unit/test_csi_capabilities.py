@@ -16,6 +16,7 @@ from csi.calls import Calls
 from csi.capabilities import MODES, MOST_FLAG_BYTES, Capability, Mode, capability, together
 from csi.controller import Controller
 from csi.fs.volumes import FileSystems
+from csi.group import GroupController
 from csi.identity import Identity
 from csi.node import Node
 from tests.unit.csi_doubles import RefusedError, block, caller, mounted
@@ -53,10 +54,14 @@ CONTROLLER = [
     "CREATE_DELETE_VOLUME",
     "LIST_VOLUMES",
     "GET_CAPACITY",
+    "CREATE_DELETE_SNAPSHOT",
+    "LIST_SNAPSHOTS",
+    "CLONE_VOLUME",
     "EXPAND_VOLUME",
     "GET_VOLUME",
     "SINGLE_NODE_MULTI_WRITER",
     "MODIFY_VOLUME",
+    "GET_SNAPSHOT",
 ]
 NODE = ["STAGE_UNSTAGE_VOLUME", "GET_VOLUME_STATS", "EXPAND_VOLUME", "SINGLE_NODE_MULTI_WRITER"]
 
@@ -120,12 +125,19 @@ def alpha(kinds: Iterable[int], enum: EnumDescriptor) -> set[str]:
 
 
 def test_what_the_interface_calls_alpha_is_behind_the_switch_but_for_what_others_rely_on() -> None:
-    """Without SINGLE_NODE_MULTI_WRITER nobody is told of ReadWriteOncePod; GET_VOLUME reads what ListVolumes does."""
+    """Without SINGLE_NODE_MULTI_WRITER nobody is told of ReadWriteOncePod; the two GETs read what the lists do."""
     controllers, nodes = ControllerKind.Type.DESCRIPTOR, NodeKind.Type.DESCRIPTOR
-    assert alpha(controller.OFFERED, controllers) == {"GET_VOLUME", "SINGLE_NODE_MULTI_WRITER"}
+    assert alpha(controller.OFFERED, controllers) == {"GET_VOLUME", "SINGLE_NODE_MULTI_WRITER", "GET_SNAPSHOT"}
     assert alpha(node.OFFERED, nodes) == {"SINGLE_NODE_MULTI_WRITER"}
     assert alpha(controller.HEALTH, controllers) == {"GET_VOLUME_HEALTH", "LIST_VOLUME_HEALTH"}
     assert alpha(node.HEALTH, nodes) == {"GET_VOLUME_HEALTH", "GET_STORAGE_HEALTH"}
+
+
+def test_groups_are_offered_with_all_there_is_of_them() -> None:
+    service = GroupController(Calls(), cast("Provisioner", None))
+    answer = service.GroupControllerGetCapabilities(pb.GroupControllerGetCapabilitiesRequest(), caller())
+    kind = pb.GroupControllerServiceCapability.RPC.Type
+    assert [kind.Name(each.rpc.type) for each in answer.capabilities] == ["CREATE_DELETE_GET_VOLUME_GROUP_SNAPSHOT"]
 
 
 @pytest.mark.parametrize("is_ready", [True, False])
@@ -139,6 +151,8 @@ def test_identity_is_who_it_is_what_it_can_and_whether_it_is_ready(*, is_ready: 
     assert [pb.PluginCapability.Service.Type.Name(each.service.type) for each in told if each.HasField("service")] == [
         "CONTROLLER_SERVICE",
         "VOLUME_ACCESSIBILITY_CONSTRAINTS",
+        "GROUP_CONTROLLER_SERVICE",
+        "SNAPSHOT_METADATA_SERVICE",
     ]
     assert [each.volume_expansion.type for each in told if each.HasField("volume_expansion")] == [
         pb.PluginCapability.VolumeExpansion.ONLINE

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from csi import controller, node, parameters
+from csi import controller, group, identity, node, parameters
 from csi.capabilities import MODES, Mode
 from csi.fs.kinds import DEFAULT, KINDS
+from csi.orders import snapshot_metadata
 from csi.status import code_of
 from tests.unit.test_errors_document import kinds
 from ullage import errors
@@ -39,6 +40,7 @@ def alpha(service: str) -> set[str]:
     [
         ("Controller", controller.OFFERED, controller.HEALTH, controller.Kind.Type.Name),
         ("Node", node.OFFERED, node.HEALTH, node.Kind.Type.Name),
+        ("GroupController", group.OFFERED, (), group.Kind.Type.Name),
     ],
 )
 def test_every_capability_is_documented_and_no_other(
@@ -46,7 +48,13 @@ def test_every_capability_is_documented_and_no_other(
 ) -> None:
     assert callable(names)
     assert set(WORD.findall(row(service))) == {names(each) for each in offered}
-    assert alpha(service) == {names(each) for each in health}
+    assert not health or alpha(service) == {names(each) for each in health}
+
+
+def test_every_service_is_documented() -> None:
+    services = set(WORD.findall(row("Identity"))) - {"ONLINE"}
+    assert services == {identity.Service.Type.Name(each) for each in identity.SERVICES}
+    assert f"{snapshot_metadata.MOST_RESULTS} ranges" in TEXT
 
 
 def test_every_access_mode_is_documented() -> None:

@@ -10,25 +10,27 @@ import pytest
 from csi.orders import controller as orders
 from csi.orders import node
 from csi.parameters import topology
-from tests.unit.csi_doubles import ROX, block, mounted
+from tests.unit.csi_doubles import ROX, block, mounted, snapshot_source, volume_source
 from ullage.errors import (
     GIB,
     MIB,
     TIB,
     InvalidRequestError,
     InvalidTokenError,
+    NotFoundError,
     OutOfRangeError,
     UllageError,
     UnsupportedError,
 )
 from ullage.model import DeviceClassName, NodeName, Owner, VolumeId, Wipe
-from ullage.names import check_volume_id
+from ullage.names import check_volume_id, frozen_id, snapshot_id
 from ullage.pb.csi.v1 import csi_pb2 as pb
 
 CLASS = "ullage.io/device-class"
 SIDECAR = "csi.storage.k8s.io"
 NODE = NodeName("node-1")
 EXBIBYTE = 1 << 60
+SNAPSHOT, FROZEN = snapshot_id("nightly"), frozen_id(VolumeId("pvc-1"))
 
 
 def between(required: int, limit: int = 0) -> pb.CapacityRange:
@@ -45,6 +47,7 @@ def test_a_creation_that_says_the_least_leaves_the_rest_to_us() -> None:
     assert create() == orders.Create(
         volume_id=VolumeId("pvc-1"),
         device_class=None,
+        source=None,
         size_bytes=GIB,
         limit_bytes=0,
         wipe=None,
@@ -71,6 +74,7 @@ def test_a_creation_as_external_provisioner_sends_it() -> None:
     assert order == orders.Create(
         volume_id=VolumeId("pvc-1"),
         device_class=DeviceClassName("fast"),
+        source=None,
         size_bytes=5 * GIB,
         limit_bytes=6 * GIB,
         wipe=Wipe.ZERO,
@@ -170,7 +174,16 @@ def test_a_range_that_nothing_is_in_is_refused_wherever_a_size_is_asked_for(
             InvalidRequestError,
             "A topology without the key ullage.io/node",
         ),
-        ({"volume_content_source": pb.VolumeContentSource()}, UnsupportedError, "snapshots and clones"),
+        ({"volume_content_source": pb.VolumeContentSource()}, InvalidRequestError, "neither a snapshot nor a volume"),
+        ({"volume_content_source": snapshot_source("")}, InvalidRequestError, "source.snapshot.snapshot_id is missing"),
+        ({"volume_content_source": volume_source("")}, InvalidRequestError, "source.volume.volume_id is missing"),
+        ({"volume_content_source": snapshot_source("x" * 129)}, InvalidRequestError, "has 129 bytes"),
+        ({"volume_content_source": snapshot_source("pvc-0")}, NotFoundError, "No snapshot has the id 'pvc-0'"),
+        ({"volume_content_source": snapshot_source("s-x")}, NotFoundError, "No snapshot has the id 's-x'"),
+        ({"volume_content_source": snapshot_source(FROZEN)}, NotFoundError, "No snapshot has the id"),
+        ({"volume_content_source": volume_source("a b")}, NotFoundError, "No volume has the id 'a b'"),
+        ({"volume_content_source": volume_source(SNAPSHOT)}, NotFoundError, "it is a snapshot's"),
+        ({"volume_content_source": volume_source(FROZEN)}, NotFoundError, "it is a frozen's"),
     ],
 )
 def test_a_creation_is_refused_with_what_is_wrong_with_it(
@@ -178,6 +191,21 @@ def test_a_creation_is_refused_with_what_is_wrong_with_it(
 ) -> None:
     with pytest.raises(error, match=re.escape(sentence)):
         create(**fields)
+
+
+@pytest.mark.parametrize(
+    ("source", "id_of_it"), [(snapshot_source(SNAPSHOT), SNAPSHOT), (volume_source("pvc-0"), VolumeId("pvc-0"))]
+)
+def test_what_begins_as_another_is_as_large_as_that_unless_a_size_is_named(
+    source: pb.VolumeContentSource, id_of_it: VolumeId
+) -> None:
+    unsized = create(volume_content_source=source)
+    assert (unsized.source, unsized.size_bytes, unsized.limit_bytes) == (id_of_it, 0, 0)
+    limited = create(volume_content_source=source, capacity_range=between(0, GIB))
+    assert (limited.size_bytes, limited.limit_bytes) == (0, GIB)
+    for use, required, size_bytes in ((mounted(), 1, 8 * MIB), (mounted(), GIB, GIB), (block(), 1, 1)):
+        sized = create(volume_content_source=source, volume_capabilities=[use], capacity_range=between(required))
+        assert (sized.source, sized.size_bytes) == (id_of_it, size_bytes)
 
 
 def test_what_is_impossible_is_told_before_what_is_too_large() -> None:
@@ -253,7 +281,7 @@ def test_what_can_be_confirmed_is_repeated_word_for_word() -> None:
     ],
 )
 def test_a_page_begins_where_the_token_says_and_has_an_end(token: str, most: int, order: orders.Page) -> None:
-    for request in (pb.ListVolumesRequest, pb.ControllerListVolumeHealthRequest):
+    for request in (pb.ListVolumesRequest, pb.ControllerListVolumeHealthRequest, pb.ListSnapshotsRequest):
         assert orders.page(request(starting_token=token, max_entries=most)) == order
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 import pytest
@@ -91,8 +92,15 @@ class Scripted:
         self._failure = failure
 
     def look(
-        self, argv: Sequence[str], *, timeout_seconds: float, stdin: str = "", accepted: Sequence[int] = (0,)
+        self,
+        argv: Sequence[str],
+        *,
+        timeout_seconds: float,
+        stdin: str = "",
+        accepted: Sequence[int] = (0,),
+        into: BinaryIO | None = None,
     ) -> Finished:
+        assert into is None
         return self._answer(argv, timeout_seconds, stdin, accepted)
 
     def change(self, argv: Sequence[str], *, stdin: str = "", accepted: Sequence[int] = (0,)) -> Finished:

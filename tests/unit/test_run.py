@@ -7,6 +7,7 @@ import queue
 import re
 import signal
 import subprocess
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -90,6 +91,13 @@ def test_an_argument_reaches_the_program_unchanged(run: Subprocesses, argument: 
 def test_any_list_of_arguments_reaches_the_program_as_it_is(arguments: list[str]) -> None:
     expected = "".join(f"{each}\0" for each in ["first", *arguments])
     assert printed(Subprocesses(), "printf", r"%s\0", "first", *arguments) == expected
+
+
+def test_what_is_said_into_a_file_is_in_the_file_alone(run: Subprocesses) -> None:
+    with tempfile.TemporaryFile() as file:
+        finished = run.look(["echo", "it is"], timeout_seconds=LONG_SECONDS, into=file)
+        file.seek(0)
+        assert (finished.stdout, file.read()) == ("", b"it is\n")
 
 
 def test_the_environment_is_exactly_ours(run: Subprocesses, monkeypatch: pytest.MonkeyPatch) -> None:

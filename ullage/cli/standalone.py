@@ -47,10 +47,12 @@ def run(options: argparse.Namespace) -> int:
     from csi.calls import Calls  # noqa: PLC0415
     from csi.controller import Controller  # noqa: PLC0415
     from csi.fs.volumes import FileSystems  # noqa: PLC0415
+    from csi.group import GroupController  # noqa: PLC0415
     from csi.identity import Identity  # noqa: PLC0415
     from csi.metrics import CallMetrics, describe_busy  # noqa: PLC0415
     from csi.node import Node  # noqa: PLC0415
     from csi.server import Services, csi_server  # noqa: PLC0415
+    from csi.snapshot_metadata import SnapshotMetadata  # noqa: PLC0415
     from node_agent.local import LocalNode, LocalProvisioner  # noqa: PLC0415
     from node_agent.service import agent_server  # noqa: PLC0415
 
@@ -63,9 +65,12 @@ def run(options: argparse.Namespace) -> int:
     describe_busy(daemon.registry, calls.under_way)
     has_health = "volume-health" in options.alpha
     file_systems = FileSystems(daemon.runner, is_standalone=options.private_mounts)
+    provisioner = LocalProvisioner(agent, node)
     services = Services(
         identity=Identity(calls, version("ullage"), lambda: daemon.is_ready),
-        controller=Controller(calls, LocalProvisioner(agent, node), has_health=has_health),
+        controller=Controller(calls, provisioner, has_health=has_health),
+        group=GroupController(calls, provisioner),
+        metadata=SnapshotMetadata(calls, provisioner),
         node=Node(calls, LocalNode(agent), file_systems, node, has_health=has_health),
     )
     servers = [agent_server(agent, options.socket), csi_server(services, options.csi_endpoint)]

@@ -19,14 +19,6 @@ EXPECTED_SKIPS = {
     "ControllerPublishVolume not supported": "PUBLISH_UNPUBLISH_VOLUME",
     "Controller Publish, UnpublishVolume not supported": "PUBLISH_UNPUBLISH_VOLUME",
     "ControllerUnpublishVolume not supported": "PUBLISH_UNPUBLISH_VOLUME",
-    # Snapshots, clones and groups are not there yet; these lines go as they come.
-    "Snapshot not supported": "CREATE_DELETE_SNAPSHOT",
-    "CreateSnapshot not supported": "CREATE_DELETE_SNAPSHOT",
-    "DeleteSnapshot not supported": "CREATE_DELETE_SNAPSHOT",
-    "ListSnapshots not supported": "LIST_SNAPSHOTS",
-    "GetSnapshot not supported": "GET_SNAPSHOT",
-    "Volume Cloning not supported": "CLONE_VOLUME",
-    "GroupControllerService not supported": "GROUP_CONTROLLER_SERVICE",
 }
 """csi-sanity's words for a skip that is all right, each with the capability that would end it."""
 
