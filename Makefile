@@ -52,7 +52,7 @@ sanity: install venv ## csi-sanity against the driver: files here, LVM in VMs (r
 	$(BIN)/python -m tests.rigs.sanity $(CASES)
 
 .PHONY: demo
-demo: install venv ## CSI calls, one by one, through the lives of two volumes; leaves nothing behind (root)
+demo: install venv ## CSI calls, one by one: two volumes, a snapshot, a restore and a clone; leaves nothing behind (root)
 	$(BIN)/python -m tests.rigs.demo
 
 .PHONY: bench-agent

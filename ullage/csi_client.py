@@ -16,6 +16,8 @@ class Driver:
 
     identity: csi_pb2_grpc.IdentityStub
     controller: csi_pb2_grpc.ControllerStub
+    group: csi_pb2_grpc.GroupControllerStub
+    metadata: csi_pb2_grpc.SnapshotMetadataStub
     node: csi_pb2_grpc.NodeStub
 
 
@@ -27,5 +29,7 @@ def driver_at(address: str) -> Iterator[Driver]:
         yield Driver(
             identity=csi_pb2_grpc.IdentityStub(channel),
             controller=csi_pb2_grpc.ControllerStub(channel),
+            group=csi_pb2_grpc.GroupControllerStub(channel),
+            metadata=csi_pb2_grpc.SnapshotMetadataStub(channel),
             node=csi_pb2_grpc.NodeStub(channel),
         )

@@ -12,7 +12,16 @@ import pytest
 
 from tests.host.file_rig import ran
 
-STEPS = ("storage", "CreateVolume", "NodeStageVolume", "NodePublishVolume", "NodeExpandVolume")
+STEPS = (
+    "storage",
+    "CreateVolume",
+    "NodeStageVolume",
+    "NodePublishVolume",
+    "CreateSnapshot",
+    "CreateVolume, restored",
+    "CreateVolume, clone",
+    "NodeExpandVolume",
+)
 
 
 def walked(root: Path, until: str, number: int, *, is_for_driver: bool = False) -> tuple[int, str]:

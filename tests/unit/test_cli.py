@@ -18,9 +18,8 @@ import pytest
 import yaml
 
 from ullage.agent_client import agent_at
-from ullage.cli import SUBCOMMANDS, USAGE_ERROR, main
+from ullage.cli import SUBCOMMANDS, USAGE_ERROR, main, snapshot, volume
 from ullage.cli.output import DEFAULT_SOCKET
-from ullage.cli.volume import VERBS
 from ullage.errors import GIB, MIB
 from ullage.pb.agent.v1 import agent_pb2 as pb
 from ullage.pb.agent.v1 import agent_pb2_grpc
@@ -120,7 +119,10 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         assert re.search(rf"^    {name}\s", out, re.MULTILINE)
 
 
-@pytest.mark.parametrize("name", [*SUBCOMMANDS, *(f"volume {verb}" for verb in VERBS)])
+VERBS = [f"{name} {verb}" for name, module in (("volume", volume), ("snapshot", snapshot)) for verb in module.VERBS]
+
+
+@pytest.mark.parametrize("name", [*SUBCOMMANDS, *VERBS])
 def test_every_command_has_a_line_about_it_and_examples(capsys: pytest.CaptureFixture[str], name: str) -> None:
     code, out, _ = said(capsys, *name.split(), "--help")
     assert code == 0

@@ -19,6 +19,7 @@ from ullage.cli.output import DEFAULT_CSI_SOCKET
 from ullage.cli.volume import STAGING
 from ullage.cli.volume_calls import CLASS_KEY, WIPE_KEY, split_flags
 from ullage.errors import GIB, MIB, ForeignContentError, NotOursError
+from ullage.names import snapshot_id
 from ullage.pb.csi.v1 import csi_pb2 as pb
 from ullage.pb.csi.v1 import csi_pb2_grpc
 
@@ -175,6 +176,26 @@ def test_create_leaves_to_the_driver_what_is_not_said(driver: PlayedDriver, run:
     assert request.capacity_range == pb.CapacityRange(required_bytes=1000)
 
 
+def test_how_large_a_clone_is_can_be_left_to_the_driver(driver: PlayedDriver, run: Run) -> None:
+    code, out, err = run("create", "again", "--from", "a")
+    assert (code, err, out.splitlines()[1].split()[0]) == (0, "", "v-again")
+    request = driver.asked[-1]
+    assert isinstance(request, pb.CreateVolumeRequest)
+    assert request.capacity_range == pb.CapacityRange()
+    assert request.volume_content_source.volume.volume_id == "a"
+
+
+def test_a_clone_may_be_larger_and_is_waited_for(driver: PlayedDriver, run: Run) -> None:
+    driver.refused[pb.CreateVolumeRequest] = (Code.DEADLINE_EXCEEDED, "0 B of 1.0 GiB are copied")
+    code, out, err = run("create", "again", "--from", "a", "--size", "2Gi", "--timeout", "1.2")
+    assert (code, out) == (1, "")
+    assert err.splitlines()[0] == "0 B of 1.0 GiB are copied"
+    assert len(driver.asked) > 1
+    last = driver.asked[-1]
+    assert isinstance(last, pb.CreateVolumeRequest)
+    assert last.capacity_range.required_bytes == 2 * GIB
+
+
 def test_create_tells_programs_the_id_and_the_exact_size(run: Run) -> None:
     (made,) = json.loads(run("create", "db", "--size", "1Gi", "-o", "json")[1])["items"]
     assert (made["volumeId"], made["capacityBytes"]) == ("v-db", GIB + ONE_MIB_MORE)
@@ -322,6 +343,7 @@ def test_a_volume_that_is_in_use_stays_staged_and_the_driver_says_why(
         (("create", "db", "--size", "10Q"), "'10Q' is not a size"),
         (("create", "db", "--size", "0"), "more than nothing"),
         (("create", "db", "--size", "1Gi", "--wipe", "twice"), "invalid choice: 'twice'"),
+        (("create", "db", "--from", snapshot_id("x")), "`ullage snapshot restore` makes it a volume"),
         (("expand", "../a", "--size", "1Gi"), "'../a' cannot be a volume id"),
         (("list", "--timeout", "nan"), "'nan' is no number of seconds"),
         (("mount", "a", "/m", "--fs", "vfat"), "invalid choice: 'vfat'"),

@@ -13,50 +13,19 @@ Every command can be repeated, and finds what it did before. `ullage volume COMM
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from dataclasses import dataclass
 
-from ullage.cli.output import DEFAULT_CSI_SOCKET, add_output_option
-from ullage.errors import InvalidRequestError
-from ullage.model import VolumeId, Wipe
-from ullage.names import check_volume_id
-from ullage.quantity import parse_bytes
+from ullage.cli.output import add_output_option
+from ullage.cli.verbs import Parser, Verb, add_new_volume_options, describe_verbs, size, volume_id
+from ullage.model import VolumeKind
+from ullage.names import kind_of
 
-TIMEOUT_SECONDS = 300.0
 STAGING = "/run/ullage/staging"
 FS_TYPES = ("ext4", "xfs", "btrfs")
-
-Parser = argparse.ArgumentParser
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verb:
-    """A subcommand; what it does is the function of its name in `ullage.cli.volume_calls`."""
-
-    about: str
-    details: str
-    describe: Callable[[Parser], None]
 
 
 def describe(parser: Parser) -> None:
     """Name the subcommands and their options."""
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, dest="verb")
-    for name, verb in VERBS.items():
-        subparser = commands.add_parser(
-            name,
-            help=verb.about,
-            description=verb.about,
-            epilog=verb.details,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        verb.describe(subparser)
-        subparser.set_defaults(refuse=subparser.error)
-        subparser.add_argument(
-            "--csi-endpoint", default=DEFAULT_CSI_SOCKET, metavar="ADDRESS", help=f"the driver ({DEFAULT_CSI_SOCKET})"
-        )
-        subparser.add_argument(
-            "--timeout", type=_seconds, default=TIMEOUT_SECONDS, metavar="SECONDS", help="to wait (300)"
-        )
+    describe_verbs(parser, VERBS)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -64,6 +33,8 @@ def run(options: argparse.Namespace) -> int:
     from ullage.cli import volume_calls  # noqa: PLC0415 - grpc is for those who ask
     from ullage.csi_client import driver_at  # noqa: PLC0415
 
+    if options.verb == "create":
+        _check_create(options)
     if options.verb == "mount" and options.block and options.flags:
         options.refuse("argument -o: not allowed with argument --block: a device has no mount flags")
     with driver_at(options.csi_endpoint) as driver:
@@ -73,13 +44,19 @@ def run(options: argparse.Namespace) -> int:
 
 def _describe_create(parser: Parser) -> None:
     parser.add_argument("name", metavar="NAME", help="what it is to be called; the same name is the same volume")
-    parser.add_argument("--size", type=_size, required=True, help="how large at least: bytes, or such as 10Gi or 1.5Ti")
-    parser.add_argument("--limit", type=_size, default=0, metavar="SIZE", help="how large at most (no limit)")
-    parser.add_argument("--class", dest="device_class", metavar="CLASS", help="the device class (the default one)")
+    parser.add_argument("--size", type=size, help="how large at least: bytes, or such as 10Gi or 1.5Ti")
     parser.add_argument(
-        "--wipe", choices=[each.value for each in Wipe], help="what becomes of its bytes when it goes (the class says)"
+        "--from", dest="source", type=volume_id, metavar="VOLUME", help="begin with what this volume holds: a clone"
     )
+    add_new_volume_options(parser)
     add_output_option(parser)
+
+
+def _check_create(options: argparse.Namespace) -> None:
+    if options.size is None and options.source is None:
+        options.refuse("the following arguments are required: --size (a clone has its source's, without it)")
+    if options.source is not None and kind_of(options.source) is VolumeKind.SNAPSHOT:
+        options.refuse(f"argument --from: {options.source} is a snapshot; `ullage snapshot restore` makes it a volume")
 
 
 def _describe_list(parser: Parser) -> None:
@@ -88,7 +65,7 @@ def _describe_list(parser: Parser) -> None:
 
 def _describe_expand(parser: Parser) -> None:
     _add_id(parser)
-    parser.add_argument("--size", type=_size, required=True, help="how large at least: bytes, or such as 20Gi")
+    parser.add_argument("--size", type=size, required=True, help="how large at least: bytes, or such as 20Gi")
     parser.add_argument("--path", metavar="PATH", help="where it is mounted (where `mount` staged it)")
     _add_staging(parser)
 
@@ -118,7 +95,7 @@ def _describe_unmount(parser: Parser) -> None:
 
 
 def _add_id(parser: Parser) -> None:
-    parser.add_argument("id", type=_id, metavar="ID", help="the volume; `ullage volume list` shows them")
+    parser.add_argument("id", type=volume_id, metavar="ID", help="the volume; `ullage volume list` shows them")
 
 
 def _add_staging(parser: Parser) -> None:
@@ -127,44 +104,21 @@ def _add_staging(parser: Parser) -> None:
     )
 
 
-def _size(text: str) -> int:
-    try:
-        size_bytes = parse_bytes(text)
-    except InvalidRequestError as impossible:
-        raise argparse.ArgumentTypeError(str(impossible)) from impossible
-    if size_bytes <= 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size for a volume; it is more than nothing")
-    return size_bytes
-
-
-def _id(text: str) -> VolumeId:
-    try:
-        return check_volume_id(text)
-    except InvalidRequestError as impossible:
-        raise argparse.ArgumentTypeError(str(impossible)) from impossible
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
-    return seconds
-
-
 VERBS = {
     "create": Verb(
         about="Make a volume, and print its id and size.",
         details="""\
   ullage volume create db --size 10Gi
   ullage volume create db --size 10Gi --limit 12Gi --class fast --wipe zero
+  ullage volume create db-to-try --from db
   id=$(ullage volume create 'Any Name!' --size 1Gi -o json | jq -r '.items[0].volumeId')
 
 The size is rounded up to whole extents, never beyond --limit. The id is the name where LVM and Kubernetes both take it,
 else made from it. The same name again is the same volume; with another size or class it is refused.
 `ullage pools` shows the classes, what is free, and the largest volume that fits.
+With --from it begins with what another volume of this node holds at this moment, in that one's pool and so of one of
+its classes; it is as large, or larger with --size. Where its bytes have to be copied, that is told on standard error
+until it is done; past --timeout it goes on, and the same command again finds how far it is.
 """,
         describe=_describe_create,
     ),

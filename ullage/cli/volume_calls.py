@@ -12,6 +12,7 @@ from pathlib import Path
 from ullage.cli import mounted
 from ullage.cli.output import Column, show
 from ullage.cli.volume import STAGING
+from ullage.cli.waiting import until_done
 from ullage.csi_client import Driver, driver_at
 from ullage.errors import NotFoundError, PreconditionError, human_bytes
 from ullage.pb.csi.v1 import csi_pb2 as pb
@@ -31,19 +32,17 @@ COLUMNS = (
 
 def create(driver: Driver, options: argparse.Namespace) -> None:
     """CreateVolume. How it will be used is open until it is mounted."""
-    request = pb.CreateVolumeRequest(
-        name=options.name,
-        capacity_range=pb.CapacityRange(required_bytes=options.size, limit_bytes=options.limit),
-        volume_capabilities=[pb.VolumeCapability(mount=pb.VolumeCapability.MountVolume(), access_mode=MODE)],
-        parameters={CLASS_KEY: options.device_class} if options.device_class is not None else {},
-        mutable_parameters={WIPE_KEY: options.wipe} if options.wipe is not None else {},
-    )
-    _show(options.output, [driver.controller.CreateVolume(request, timeout=options.timeout).volume])
+    if options.source is not None:
+        source = pb.VolumeContentSource(volume=pb.VolumeContentSource.VolumeSource(volume_id=options.source))
+        show_volumes(options.output, [copied(options, source)])
+        return
+    request = _new_volume(options)
+    show_volumes(options.output, [driver.controller.CreateVolume(request, timeout=options.timeout).volume])
 
 
 def list_(driver: Driver, options: argparse.Namespace) -> None:
     """ListVolumes, page after page."""
-    _show(options.output, list(_volumes(driver, options.timeout)))
+    show_volumes(options.output, list(_volumes(driver, options.timeout)))
 
 
 def expand(driver: Driver, options: argparse.Namespace) -> None:
@@ -127,6 +126,43 @@ def unmount(driver: Driver, options: argparse.Namespace) -> None:
     _unstage(driver, options, staging)
 
 
+def copied(options: argparse.Namespace, source: pb.VolumeContentSource) -> pb.Volume:
+    """CreateVolume of what begins with a source's bytes, until all of them are there; raises CallFailedError.
+
+    Without a size it is as large as its source.
+    """
+    request = _new_volume(options, source)
+
+    def call(driver: Driver, timeout: float) -> pb.Volume:
+        volume: pb.Volume = driver.controller.CreateVolume(request, timeout=timeout).volume
+        return volume
+
+    return until_done(options, call)
+
+
+def show_volumes(output: str, volumes: Sequence[pb.Volume]) -> None:
+    """Print them as `-o` says."""
+
+    def row(volume: pb.Volume) -> list[str]:
+        nodes = {value for topology in volume.accessible_topology for value in topology.segments.values()}
+        size_bytes = volume.capacity_bytes
+        return [volume.volume_id, human_bytes(size_bytes), str(size_bytes), ",".join(sorted(nodes)) or "-"]
+
+    show(output, COLUMNS, [row(volume) for volume in volumes], volumes)
+
+
+def _new_volume(options: argparse.Namespace, source: pb.VolumeContentSource | None = None) -> pb.CreateVolumeRequest:
+    """What `ullage.cli.verbs.add_new_volume_options` lets be said, as a request."""
+    return pb.CreateVolumeRequest(
+        name=options.name,
+        capacity_range=pb.CapacityRange(required_bytes=options.size or 0, limit_bytes=options.limit),
+        volume_capabilities=[pb.VolumeCapability(mount=pb.VolumeCapability.MountVolume(), access_mode=MODE)],
+        parameters={CLASS_KEY: options.device_class} if options.device_class is not None else {},
+        mutable_parameters={WIPE_KEY: options.wipe} if options.wipe is not None else {},
+        volume_content_source=source,
+    )
+
+
 def _volumes(driver: Driver, timeout_seconds: float) -> Iterator[pb.Volume]:
     token = ""
     while True:
@@ -136,15 +172,6 @@ def _volumes(driver: Driver, timeout_seconds: float) -> Iterator[pb.Volume]:
         token = page.next_token
         if not token:
             return
-
-
-def _show(output: str, volumes: Sequence[pb.Volume]) -> None:
-    def row(volume: pb.Volume) -> list[str]:
-        nodes = {value for topology in volume.accessible_topology for value in topology.segments.values()}
-        size_bytes = volume.capacity_bytes
-        return [volume.volume_id, human_bytes(size_bytes), str(size_bytes), ",".join(sorted(nodes)) or "-"]
-
-    show(output, COLUMNS, [row(volume) for volume in volumes], volumes)
 
 
 def _is_known(options: argparse.Namespace) -> bool:

@@ -1,4 +1,4 @@
-"""Walk two volumes through their lives on this machine: each CSI call, its seconds, and the free space after.
+"""Walk volumes, a snapshot and copies through their lives here: each CSI call, its seconds, and the free space after.
 
   python -m tests.rigs.demo
 
