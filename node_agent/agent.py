@@ -19,6 +19,7 @@ from node_agent import alteration, copies, creation, removal, unfinished
 from node_agent.backends.port import Backend
 from node_agent.fills import Fills
 from node_agent.ground import Copier, Ground, Wiper
+from node_agent.holds import Holds
 from node_agent.locks import Operations, StoreLocks
 from node_agent.refusals import check_sizes
 from node_agent.reporter import Reporter
@@ -61,12 +62,14 @@ class Agent:
         wiper: Wiper,
         copier: Copier,
         fills: Fills,
+        holds: Holds,
     ) -> None:
         """Configure it with `configure` before anything else."""
         self._backends = tuple(backends)
         self._stock = stock
         self._operations = operations
         self._reporter = reporter
+        self._holds = holds
         self._ground = Ground(
             stock=stock,
             locks=locks,
@@ -75,6 +78,7 @@ class Agent:
             wiper=wiper,
             copier=copier,
             fills=fills,
+            holds=holds,
         )
 
     def configure(self, classes: Sequence[DeviceClass]) -> None:
@@ -86,7 +90,8 @@ class Agent:
         self._reporter.look_now()
 
     def recover(self) -> None:
-        """After a start: bring up the devices of our volumes and finish what an earlier process had begun."""
+        """After a start: thaw what an earlier process left frozen, bring up our devices, finish what it had begun."""
+        self._holds.thaw_left_over()
         for report in self._stock.reports():
             asleep = [each for each in report.volumes if not each.is_active and each.kind is VolumeKind.VOLUME]
             backend = self._reporter.backend_of(report.name)

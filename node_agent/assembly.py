@@ -14,7 +14,9 @@ from node_agent.backends.lvm.command import Lvm
 from node_agent.backends.port import Backend
 from node_agent.copying import copy
 from node_agent.fills import Fills
+from node_agent.debts import Debts
 from node_agent.ground import Copier, Wiper
+from node_agent.holds import Holds
 from node_agent.locks import MOST_OPERATIONS, STORE_PATIENCE_SECONDS, Operations, StoreLocks
 from node_agent.reporter import REFRESH_SECONDS, Reporter
 from node_agent.stock import Stock
@@ -34,10 +36,12 @@ class Assembly:
     operations: Operations
     reporter: Reporter
     fills: Fills
+    holds: Holds
 
     def stop(self, grace_seconds: float) -> bool:
         """Let what is under way end; False when something outlives the grace."""
         is_idle = self.operations.stop(grace_seconds)
+        self.holds.let_go()
         self.reporter.stop()
         return is_idle
 
@@ -53,16 +57,18 @@ def assemble(  # noqa: PLR0913 - the outermost parts
     *,
     wiper: Wiper | None = None,
     copier: Copier = copy,
+    debts: Debts | None = None,
     refresh_seconds: float = REFRESH_SECONDS,
     store_patience_seconds: float = STORE_PATIENCE_SECONDS,
     most_operations: int = MOST_OPERATIONS,
 ) -> Assembly:
-    """An agent over these backends; neither configured nor started."""
+    """An agent over these backends; neither configured nor started. What it holds still is noted in `debts`."""
     stock = Stock()
     locks = StoreLocks(store_patience_seconds)
     operations = Operations(most_operations)
     fills = Fills()
     reporter = Reporter(stock, locks, kinds, refresh_seconds=refresh_seconds)
+    holds = Holds(debts)
     agent = Agent(
         backends=kinds,
         stock=stock,
@@ -72,5 +78,6 @@ def assemble(  # noqa: PLR0913 - the outermost parts
         wiper=wiper or functools.partial(wipe, is_stopping=operations.is_stopping),
         copier=copier,
         fills=fills,
+        holds=holds,
     )
-    return Assembly(agent=agent, stock=stock, operations=operations, reporter=reporter, fills=fills)
+    return Assembly(agent=agent, stock=stock, operations=operations, reporter=reporter, fills=fills, holds=holds)

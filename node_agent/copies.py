@@ -12,18 +12,19 @@ import logging
 import time
 from dataclasses import dataclass, replace
 
-from node_agent.backends.port import NewVolume
+from node_agent.backends.port import Backend, NewVolume
 from node_agent.carving import carve, choose, wanted_class
 from node_agent.ground import Ground
 from node_agent.refusals import check_limit, check_same_snapshot, no_room_for_copy
 from node_agent.removal import destroy
-from node_agent.unfinished import left_behind
+from node_agent.unfinished import is_half_made, left_behind
 from ullage.capacity import allocate, rounded_bytes
 from ullage.errors import InvalidRequestError, OutOfRangeError, UllageError, VolumeNotReadyError
 from ullage.model import (
     CreateVolume,
     DeviceClass,
     DeviceClassName,
+    DeviceType,
     Done,
     Owner,
     Pool,
@@ -34,6 +35,9 @@ from ullage.model import (
     VolumeState,
 )
 from ullage.names import frozen_id
+
+REST_SECONDS = 10.0
+"""How long a file system may be kept from being written to while one snapshot of it is taken."""
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +57,9 @@ class _Wish:
 def snapshot(ground: Ground, request: TakeSnapshot) -> Done:
     """Keep what a volume holds at one moment, or find that it is kept; see `Agent.snapshot`."""
     found = ground.stock.find(request.snapshot_id)
+    if found is not None and is_half_made(ground, found):
+        destroy(ground, found)
+        found = None
     if found is not None:
         check_same_snapshot(request, found)
         return Done(volume=found, is_new=False)
@@ -161,7 +168,7 @@ def _derive(ground: Ground, wish: _Wish, source: Volume) -> tuple[Volume, bool]:
             needs_wipe=False,
         )
         try:
-            volume = backend.create(new)
+            volume = _made(ground, backend, new, source)
             if volume.device_size_bytes < allocation.size_bytes:
                 volume = backend.expand(volume, allocation, needs_wipe=False)
         except UllageError:
@@ -173,6 +180,19 @@ def _derive(ground: Ground, wish: _Wish, source: Volume) -> tuple[Volume, bool]:
     ground.reporter.wish(pool.store)
     log.info("volume derived", extra={"volume_id": volume.id, "kind": volume.kind, "source": source.id})
     return volume, True
+
+
+def _made(ground: Ground, backend: Backend, new: NewVolume, source: Volume) -> Volume:
+    """LVM brings a mounted file system to rest by itself; under a file it has to be kept there.
+
+    What is made meanwhile is READY only once it is known that nobody wrote until its end.
+    """
+    if source.type is not DeviceType.FILE:
+        return backend.create(new)
+    with ground.holds.at_rest(source, REST_SECONDS) as hold:
+        made = backend.create(replace(new, needs_wipe=True))
+    hold.check()
+    return backend.settle(made) if made.state is VolumeState.CREATING else made
 
 
 def _source(ground: Ground, volume_id: VolumeId) -> Volume:

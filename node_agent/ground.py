@@ -13,6 +13,7 @@ from typing import Protocol
 from node_agent.backends.port import Backend
 from node_agent.copying import Course
 from node_agent.fills import Fills
+from node_agent.holds import Holds
 from node_agent.locks import Operations, Sources, StoreLocks
 from node_agent.reporter import Reporter
 from node_agent.stock import Stock
@@ -67,10 +68,12 @@ class Ground:
         wiper: Wiper,
         copier: Copier,
         fills: Fills,
+        holds: Holds,
     ) -> None:
         """Without a class until `Agent.configure`, which replaces them whole."""
         self.stock = stock
         self.reporter = reporter
+        self.holds = holds
         self.classes: dict[DeviceClassName, DeviceClass] = {}
         self._locks = locks
         self._operations = operations

@@ -24,6 +24,9 @@ from ullage.model import DeviceClassName, Layout, OrphanKind, Pool, StoreName, V
 OPERATION_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0)
 """Seconds. Carving takes a tenth, a discard seconds to minutes, writing zeroes over a large disk hours."""
 
+HOLD_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+"""Seconds. Writers wait for so long; the last is the most that a hold may take."""
+
 
 class StoreCollector(Collector):
     """The stock: `reports` and `report_ages` (seconds by store) answer from memory, once for each scrape."""
@@ -97,6 +100,23 @@ class OperationMetrics:
     def observe(self, operation: str, outcome: str, seconds: float) -> None:
         """Count one that has ended; `outcome` is `ok` or the `reason` of the error that ended it."""
         self._seconds.labels(bounded(operation), bounded(outcome)).observe(seconds)
+
+
+class HoldMetrics:
+    """For how long volumes were held still for their snapshots."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        """Register the metric."""
+        self._seconds = Histogram(
+            "ullage_hold_seconds",
+            "For how long volumes were kept from being written to while snapshots were taken.",
+            buckets=HOLD_BUCKETS,
+            registry=registry,
+        )
+
+    def observe(self, seconds: float) -> None:
+        """Count one hold that has ended, of however many volumes."""
+        self._seconds.observe(seconds)
 
 
 def _stores(reports: Iterable[StoreReport], ages: Mapping[StoreName, float]) -> Iterator[GaugeMetricFamily]:

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from csi.metrics import CallMetrics, describe_busy
 from node_agent.backends.port import StoreReport
 from node_agent.fills import Fill, Fills
-from node_agent.metrics import FillCollector, OperationMetrics, StoreCollector
+from node_agent.metrics import FillCollector, HoldMetrics, OperationMetrics, StoreCollector
 from ullage.errors import GIB, MIB, CommandFailedError
 from ullage.metrics import CommandMetrics, describe_process
 from ullage.model import (
@@ -102,6 +102,7 @@ def scrape() -> str:
     CommandMetrics(registry).observe(argv, 0.1, CommandFailedError(argv=argv, exit_code=5, stderr=""))
     reports = (StoreReport(name=store, pools=(pool,), volumes=(volume,)),)
     registry.register(StoreCollector(lambda: reports, lambda: {store: 1.0}))
+    HoldMetrics(registry).observe(0.1)
     OperationMetrics(registry, lambda: 0).observe("create", "ok", 0.1)
     registry.register(FillCollector(fills := Fills()))
     CallMetrics(registry).observe("NodeStageVolume", "OK", 0.1)

@@ -53,7 +53,9 @@ class Daemon:
         from prometheus_client import CollectorRegistry  # noqa: PLC0415
 
         from node_agent.assembly import assemble, backends  # noqa: PLC0415
+        from node_agent.debts import Debts  # noqa: PLC0415
         from ullage.metrics import CommandMetrics, describe_process  # noqa: PLC0415
+        from ullage.rpc import socket_path  # noqa: PLC0415
         from ullage.run import Subprocesses  # noqa: PLC0415
 
         share_arenas()
@@ -65,7 +67,8 @@ class Daemon:
         self.registry = CollectorRegistry()
         describe_process(self.registry, component=component, version=version("ullage"))
         self.runner = Subprocesses(CommandMetrics(self.registry).observe)
-        self.assembly = assemble(backends(self.runner, shlex.split(options.lvm_prefix)))
+        debts = Debts(socket_path(options.socket).with_suffix(".debts"))
+        self.assembly = assemble(backends(self.runner, shlex.split(options.lvm_prefix)), debts=debts)
         self.is_ready = False
         _measure(self.registry, self.assembly)
 
@@ -125,7 +128,12 @@ class Daemon:
 
 
 def _measure(registry: CollectorRegistry, assembly: Assembly) -> None:
-    from node_agent.metrics import FillCollector, OperationMetrics, StoreCollector  # noqa: PLC0415
+    from node_agent.metrics import (  # noqa: PLC0415
+        FillCollector,
+        HoldMetrics,
+        OperationMetrics,
+        StoreCollector,
+    )
 
     operations = OperationMetrics(registry, assembly.operations.in_flight)
 
@@ -134,6 +142,7 @@ def _measure(registry: CollectorRegistry, assembly: Assembly) -> None:
         operations.observe(type(request).__name__, outcome, seconds)
 
     assembly.operations.tell(on_end)
+    assembly.holds.tell(HoldMetrics(registry).observe)
     registry.register(StoreCollector(assembly.stock.reports, assembly.stock.ages_seconds))
     registry.register(FillCollector(assembly.fills))
 
