@@ -15,7 +15,7 @@ import logging
 from collections.abc import Sequence
 from functools import partial
 
-from node_agent import alteration, copies, creation, removal, unfinished
+from node_agent import alteration, copies, creation, removal, tending, unfinished
 from node_agent.backends.port import Backend
 from node_agent.fills import Fills
 from node_agent.ground import Copier, Ground, Wiper
@@ -181,6 +181,10 @@ class Agent:
             lambda: copies.snapshot(self._ground, request),
             patience_seconds=patience_seconds,
         )
+
+    def tend(self) -> frozenset[VolumeId]:
+        """Give thick snapshots that fill more room; the answer are those for which there is none."""
+        return tending.tend(self._ground)
 
     def get(self, volume_id: VolumeId) -> Volume:
         """One volume, from memory; raises NotFoundError only when every store could be read."""

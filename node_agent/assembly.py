@@ -13,13 +13,14 @@ from node_agent.backends.lvm.backend import LvmBackend
 from node_agent.backends.lvm.command import Lvm
 from node_agent.backends.port import Backend
 from node_agent.copying import copy
-from node_agent.fills import Fills
 from node_agent.debts import Debts
+from node_agent.fills import Fills
 from node_agent.ground import Copier, Wiper
 from node_agent.holds import Holds
 from node_agent.locks import MOST_OPERATIONS, STORE_PATIENCE_SECONDS, Operations, StoreLocks
 from node_agent.reporter import REFRESH_SECONDS, Reporter
 from node_agent.stock import Stock
+from node_agent.tending import Tending
 from node_agent.wipe import wipe
 from ullage.run import Runner
 
@@ -37,11 +38,18 @@ class Assembly:
     reporter: Reporter
     fills: Fills
     holds: Holds
+    tending: Tending
+
+    def start(self) -> None:
+        """Begin what goes on by itself: to look, and to give snapshots room."""
+        self.reporter.start()
+        self.tending.start()
 
     def stop(self, grace_seconds: float) -> bool:
         """Let what is under way end; False when something outlives the grace."""
         is_idle = self.operations.stop(grace_seconds)
         self.holds.let_go()
+        self.tending.stop()
         self.reporter.stop()
         return is_idle
 
@@ -80,4 +88,12 @@ def assemble(  # noqa: PLR0913 - the outermost parts
         fills=fills,
         holds=holds,
     )
-    return Assembly(agent=agent, stock=stock, operations=operations, reporter=reporter, fills=fills, holds=holds)
+    return Assembly(
+        agent=agent,
+        stock=stock,
+        operations=operations,
+        reporter=reporter,
+        fills=fills,
+        holds=holds,
+        tending=Tending(agent.tend),
+    )

@@ -15,10 +15,16 @@ from dataclasses import dataclass, replace
 from node_agent.backends.port import Backend, NewVolume
 from node_agent.carving import carve, choose, wanted_class
 from node_agent.ground import Ground
-from node_agent.refusals import check_limit, check_same_snapshot, no_room_for_copy
+from node_agent.refusals import (
+    check_holds,
+    check_limit,
+    check_same_snapshot,
+    no_room_for_copy,
+    no_room_for_snapshot,
+)
 from node_agent.removal import destroy
 from node_agent.unfinished import is_half_made, left_behind
-from ullage.capacity import allocate, rounded_bytes
+from ullage.capacity import Allocation, allocate, allocate_snapshot, rounded_bytes
 from ullage.errors import InvalidRequestError, OutOfRangeError, UllageError, VolumeNotReadyError
 from ullage.model import (
     CreateVolume,
@@ -148,14 +154,17 @@ def _derive(ground: Ground, wish: _Wish, source: Volume) -> tuple[Volume, bool]:
         source = _source(ground, source.id)  # nobody else changes it any more
         pool = ground.stock.pools()[source.pool]
         _check_class(wish.device_class.name, source, pool)
-        check_limit(rounded_bytes(source.layout, pool.extent_bytes, wish.size_bytes), wish.limit_bytes, pool)
-        allocation = allocate(pool, source.layout, wish.size_bytes)
+        size_bytes = rounded_bytes(wish.device_class.layout, pool.extent_bytes, wish.size_bytes)
+        check_limit(size_bytes, wish.limit_bytes, pool)
+        allocation = _room(pool, wish)
         if allocation is None:
             ground.reporter.look_at_locked(source.store)
             pool = ground.stock.pools()[source.pool]
-            allocation = allocate(pool, source.layout, wish.size_bytes)
+            allocation = _room(pool, wish)
         if allocation is None:
-            raise no_room_for_copy(source, pool, wish.size_bytes)
+            if wish.kind is VolumeKind.VOLUME:
+                raise no_room_for_copy(source, pool, wish.device_class, wish.size_bytes)
+            raise no_room_for_snapshot(source, pool, wish.device_class)
         new = NewVolume(
             id=wish.id,
             kind=wish.kind,
@@ -169,7 +178,7 @@ def _derive(ground: Ground, wish: _Wish, source: Volume) -> tuple[Volume, bool]:
         )
         try:
             volume = _made(ground, backend, new, source)
-            if volume.device_size_bytes < allocation.size_bytes:
+            if wish.kind is VolumeKind.VOLUME and volume.device_size_bytes < allocation.size_bytes:
                 volume = backend.expand(volume, allocation, needs_wipe=False)
         except UllageError:
             found = left_behind(ground, pool.store, wish.id)
@@ -195,10 +204,20 @@ def _made(ground: Ground, backend: Backend, new: NewVolume, source: Volume) -> V
     return backend.settle(made) if made.state is VolumeState.CREATING else made
 
 
+def _room(pool: Pool, wish: _Wish) -> Allocation | None:
+    if wish.kind is VolumeKind.VOLUME:
+        return allocate(pool, wish.device_class.layout, wish.size_bytes)
+    return allocate_snapshot(pool, wish.device_class.snapshots, wish.size_bytes)
+
+
 def _source(ground: Ground, volume_id: VolumeId) -> Volume:
-    """What is to be copied; raises NotFoundError, VolumeNotReadyError, PoolUnavailableError."""
+    """What is to be copied.
+
+    Raises NotFoundError, VolumeNotReadyError, PoolUnavailableError, SnapshotOverflowedError.
+    """
     source = ground.get(volume_id)
     ground.readable(source)
     if source.state is not VolumeState.READY:
         raise VolumeNotReadyError(f"volume {source.id} is still {source.state}", volume_id=source.id)
+    check_holds(source)
     return source

@@ -115,12 +115,12 @@ class Ground:
         return self.backend(volume.store)
 
     @contextmanager
-    def changing(self, store: StoreName, purpose: str) -> Iterator[None]:
+    def changing(self, store: StoreName, purpose: str, patience_seconds: float | None = None) -> Iterator[None]:
         """Hold a store for a change. After a failed one look at once: it may have done more than it said.
 
         Without that look a retry could begin at a mark that is no longer there, and wipe what is in use by then.
         """
-        with self._locks.hold(store, purpose):
+        with self._locks.hold(store, purpose, patience_seconds):
             try:
                 yield
             except UllageError:

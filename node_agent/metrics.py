@@ -40,7 +40,7 @@ class StoreCollector(Collector):
 
     def describe(self) -> Iterable[GaugeMetricFamily | InfoMetricFamily]:
         """The names, for the registry to find clashes, without reading anything."""
-        return (*_stores((), {}), *_pools(()), *_thin_pools(()), *_volumes((), ()), _orphans(()))
+        return (*_stores((), {}), *_pools(()), *_thin_pools(()), _snapshots(()), *_volumes((), ()), _orphans(()))
 
     def collect(self) -> Iterator[GaugeMetricFamily | InfoMetricFamily]:
         """Every metric family, from one look at the reports."""
@@ -52,6 +52,7 @@ class StoreCollector(Collector):
         yield from _stores(reports, self._report_ages())
         yield from _pools(tuple((pool, pool.problem is None and pool.store not in unreadable) for pool in pools))
         yield from _thin_pools(pools)
+        yield _snapshots(volumes)
         yield from _volumes(volumes, {name for report in readable for pool in report.pools for name in pool.classes})
         yield _orphans(readable)
 
@@ -167,6 +168,17 @@ def _thin_pools(pools: Iterable[Pool]) -> Iterator[GaugeMetricFamily]:
             metadata.add_metric(labels, pool.thin.metadata_percent / 100)
             virtual.add_metric(labels, pool.thin.virtual_bytes)
     yield from (data, metadata, virtual)
+
+
+def _snapshots(volumes: Iterable[Volume]) -> GaugeMetricFamily:
+    fullest: dict[str, float] = {}
+    for volume in volumes:
+        if volume.used_percent is not None:
+            fullest[volume.pool] = max(volume.used_percent, fullest.get(volume.pool, 0.0))
+    family = _gauge("ullage_snapshot_used_ratio", "Part of its room that the fullest thick snapshot uses.", "pool")
+    for pool, percent in sorted(fullest.items()):
+        family.add_metric([pool], percent / 100)
+    return family
 
 
 def _volumes(volumes: Sequence[Volume], classes: Iterable[DeviceClassName]) -> Iterator[GaugeMetricFamily]:

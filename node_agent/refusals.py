@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ullage.capacity import largest_growth_bytes, shortage
+from ullage.capacity import cow_step_bytes, largest_growth_bytes, shortage
 from ullage.errors import (
     ConflictError,
     InsufficientCapacityError,
     InvalidRequestError,
     OutOfRangeError,
     PoolUnavailableError,
+    SnapshotOverflowedError,
     UllageError,
     VolumeNotReadyError,
     human_bytes,
@@ -18,6 +19,7 @@ from ullage.errors import (
 from ullage.model import (
     CreateVolume,
     DeviceClass,
+    DeviceType,
     ExpandVolume,
     Layout,
     Pool,
@@ -80,9 +82,28 @@ def check_same_snapshot(request: TakeSnapshot, found: Volume) -> None:
         raise VolumeNotReadyError(f"snapshot {found.id} is {found.state}", volume_id=found.id)
 
 
-def no_room_for_copy(source: Volume, pool: Pool, wanted_bytes: int) -> UllageError:
+def check_holds(volume: Volume) -> None:
+    """Raise SnapshotOverflowedError for a snapshot that holds nothing any more."""
+    if volume.problem is not None and volume.problem.reason == SnapshotOverflowedError.reason:
+        raise SnapshotOverflowedError(f"{volume.id}: {volume.problem.message}", volume_id=volume.id)
+
+
+def no_room_for_snapshot(source: Volume, pool: Pool, device_class: DeviceClass) -> UllageError:
+    """Why no snapshot is taken: it has to be in its volume's pool, a thick one with room for what is written later."""
+    wanted_bytes = source.size_bytes
+    if pool.type is DeviceType.THICK:
+        wanted_bytes = cow_step_bytes(device_class.snapshots, pool.extent_bytes, source.size_bytes)
+    sentence = f"a snapshot of {source.id} can be within {pool.name} only: {shortage(pool, Layout(), wanted_bytes)}"
+    return _unavailable_or_full(sentence, pool, wanted_bytes)
+
+
+def no_room_for_copy(source: Volume, pool: Pool, device_class: DeviceClass, wanted_bytes: int) -> UllageError:
     """Why nothing more can be made of this source: it has to be in the same pool."""
-    sentence = f"{source.id} can be copied within {pool.name} only: {shortage(pool, source.layout, wanted_bytes)}"
+    sentence = f"{source.id} can be copied within {pool.name} only: {shortage(pool, device_class.layout, wanted_bytes)}"
+    return _unavailable_or_full(sentence, pool, wanted_bytes)
+
+
+def _unavailable_or_full(sentence: str, pool: Pool, wanted_bytes: int) -> UllageError:
     if pool.problem is not None:
         return PoolUnavailableError(sentence, pool=pool.name)
     return InsufficientCapacityError(sentence, pool=pool.name, wanted_bytes=wanted_bytes, free_bytes=pool.free_bytes)

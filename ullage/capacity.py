@@ -19,8 +19,8 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import count
 
-from ullage.errors import GIB, MIB, human_bytes
-from ullage.model import DeviceType, Disk, Layout, PhysicalVolume, Pool, PoolName, Share
+from ullage.errors import GIB, KIB, MIB, human_bytes
+from ullage.model import DeviceType, Disk, Layout, PhysicalVolume, Pool, PoolName, Share, SnapshotPolicy
 
 RAID_SUPERBLOCK_BYTES = 2 * 4096
 """dm-raid's own superblock and the write-intent bitmap's, at the start of every metadata image."""
@@ -34,6 +34,13 @@ INTEGRITY_JOURNALS_BYTES = ((512 * MIB, 4 * MIB), (GIB, 8 * MIB), (4 * GIB, 32 *
 """dm-integrity's metadata beside an image: 4 MiB for every begun 500 MiB of data, and a journal by the image's size (up
 to this size, this much), as lvm2 2.03 computes them (lib/metadata/integrity_manip.c). It gives whole extents of that,
 rounded down, and fails where that leaves none: see `_least_image_extents`."""
+
+COW_CHUNK_BYTES = 64 * KIB
+"""What a thick snapshot copies aside as one when its volume is first written there. The kernel keeps 32 bytes of memory
+for each: LVM's own 4 KiB would be 8 GiB for a volume of 1 TiB that is written all over, these are 512 MiB."""
+COW_EXCEPTION_BYTES = 16
+"""What the snapshot's device keeps of each chunk, in chunks of their own (drivers/md/dm-snap-persistent.c)."""
+COW_LEAST_BYTES = 16 * COW_CHUNK_BYTES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +86,24 @@ def cost_bytes(layout: Layout, extent_bytes: int, size_bytes: int) -> int:
         * image_extents(layout, extent_bytes, size_bytes // (extent_bytes * layout.stripes))
         * extent_bytes
     )
+
+
+def whole_cow_bytes(extent_bytes: int, size_bytes: int) -> int:
+    """The most that a thick snapshot of a volume can ever need: LVM makes none larger.
+
+    A header, every chunk, and the exceptions: one more chunk of these than are filled, for the kernel clears the next
+    one as soon as one is full.
+    """
+    chunks = -(-size_bytes // COW_CHUNK_BYTES)
+    exceptions = chunks // (COW_CHUNK_BYTES // COW_EXCEPTION_BYTES) + 1
+    return _in_extents((1 + exceptions + chunks) * COW_CHUNK_BYTES, extent_bytes)
+
+
+def cow_step_bytes(policy: SnapshotPolicy, extent_bytes: int, size_bytes: int) -> int:
+    """What a thick snapshot of a volume gets at first, and again each time it grows."""
+    whole = whole_cow_bytes(extent_bytes, size_bytes)
+    step = max(COW_LEAST_BYTES, -(-whole * policy.size_percent // 100))
+    return min(whole, _in_extents(step, extent_bytes))
 
 
 def thin_free_bytes(pool: Pool) -> int:
@@ -138,6 +163,13 @@ def allocate(pool: Pool, layout: Layout, size_bytes: int) -> Allocation | None:
             taken=tuple(Share(physical_volume=name, size_bytes=share) for name in chosen),
         )
     return Allocation(pool=pool.name, size_bytes=size, taken=tuple(_filled(most_room_first, size)))
+
+
+def allocate_snapshot(pool: Pool, policy: SnapshotPolicy, size_bytes: int) -> Allocation | None:
+    """Where a snapshot of a volume of `size_bytes` goes, or None; of a thick one `size_bytes` is the room it gets."""
+    if pool.type is DeviceType.THICK:
+        size_bytes = cow_step_bytes(policy, pool.extent_bytes, size_bytes)
+    return allocate(pool, Layout(), size_bytes)
 
 
 def allocate_growth(
@@ -259,6 +291,10 @@ def _growth_slack_bytes(layout: Layout, extent_bytes: int, from_bytes: int) -> i
     if not layout.is_raid or from_bytes <= MOST_BITMAP_BYTES * 8 * RAID_REGION_BYTES:
         return 0
     return -(-(RAID_SUPERBLOCK_BYTES + MOST_BITMAP_BYTES) // extent_bytes) * extent_bytes - extent_bytes
+
+
+def _in_extents(size_bytes: int, extent_bytes: int) -> int:
+    return -(-size_bytes // extent_bytes) * extent_bytes
 
 
 def _whole(size_bytes: int, extent_bytes: int) -> int:

@@ -54,6 +54,7 @@ FIELDS_OF_TYPE = {
     "sparse": (DeviceType.FILE,),
     "layout": (DeviceType.THICK,),
     "copyRate": (DeviceType.THICK, DeviceType.FILE),
+    "snapshots": (DeviceType.THICK,),
 }
 NEEDED = {
     DeviceType.THICK: {"volumeGroups": "at least one volume group's name or glob"},
@@ -119,6 +120,7 @@ def _faults_in_class(spec: DeviceClassSpec, path: str) -> Iterator[Fault]:
         "sparse": spec.sparse or None,
         "layout": spec.layout,
         "copyRate": spec.copy_rate or None,
+        "snapshots": spec.snapshots,
     }
     for field, types in FIELDS_OF_TYPE.items():
         if given[field] is not None and spec.type not in types:

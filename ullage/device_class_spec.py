@@ -17,7 +17,16 @@ import msgspec
 
 from ullage import names
 from ullage.errors import InvalidRequestError
-from ullage.model import DeviceClass, DeviceClassName, DeviceType, Layout, LayoutKind, ThinPoolPolicy, Wipe
+from ullage.model import (
+    DeviceClass,
+    DeviceClassName,
+    DeviceType,
+    Layout,
+    LayoutKind,
+    SnapshotPolicy,
+    ThinPoolPolicy,
+    Wipe,
+)
 from ullage.quantity import ALLOWED, parse_bytes
 from ullage.quoting import quoted
 from ullage.schema import Readers
@@ -34,6 +43,7 @@ MkfsOption = NewType("MkfsOption", str)
 LabelKey = NewType("LabelKey", str)
 LabelValue = NewType("LabelValue", str)
 Percent = Annotated[int, msgspec.Meta(ge=1, le=100)]
+PercentBeforeFull = Annotated[int, msgspec.Meta(ge=1, le=95)]
 
 RATIO_ALLOWED = "a decimal number from 1 to 1000 such as 1.5"
 _RATIO = re.compile(r"[0-9]{1,4}(?:\.[0-9]{0,9})?")
@@ -60,6 +70,13 @@ class ThinPoolSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     metadata_guard_percent: Percent = 80
 
 
+class SnapshotsSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
+    """`snapshots`, of thick volumes: how much room each gets, and when one that has not all of it grows."""
+
+    size_percent: Percent = 100
+    grow_at_percent: PercentBeforeFull = 70
+
+
 class DeviceClassSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
     """One of `deviceClasses`."""
 
@@ -71,6 +88,7 @@ class DeviceClassSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     sparse: bool = False
     reserve: Size = Size(0)
     layout: LayoutSpec | None = None
+    snapshots: SnapshotsSpec | None = None
     wipe: Wipe = Wipe.DISCARD
     copy_rate: Size = Size(0)
     mkfs_options: dict[FileSystem, list[MkfsOption]] = msgspec.field(default_factory=dict)
@@ -110,6 +128,7 @@ def device_class(spec: DeviceClassSpec) -> DeviceClass:
         is_sparse=spec.sparse,
         reserve_bytes=spec.reserve,
         layout=_layout(spec.layout) if spec.layout else Layout(),
+        snapshots=_snapshots(spec.snapshots) if spec.snapshots else SnapshotPolicy(),
         wipe=spec.wipe,
         mkfs_options=tuple((name, tuple(options)) for name, options in spec.mkfs_options.items()),
         node_selector=tuple(spec.node_selector.items()),
@@ -126,6 +145,10 @@ def _thin_pool(spec: ThinPoolSpec) -> ThinPoolPolicy:
         data_guard_percent=spec.data_guard_percent,
         metadata_guard_percent=spec.metadata_guard_percent,
     )
+
+
+def _snapshots(spec: SnapshotsSpec) -> SnapshotPolicy:
+    return SnapshotPolicy(size_percent=spec.size_percent, grow_at_percent=spec.grow_at_percent)
 
 
 def _layout(spec: LayoutSpec) -> Layout:

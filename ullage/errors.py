@@ -25,7 +25,8 @@
     │   ├── NotFormattedError       blank, and to be read only
     │   ├── FileSystemDamagedError  a person has to repair the file system, or decide to give it up
     │   ├── NotStagedError          the staging path has no mount of this volume
-    │   └── NotPropagatedError      mounts made here would not be seen outside of this container
+    │   ├── NotPropagatedError      mounts made here would not be seen outside of this container
+    │   └── SnapshotOverflowedError more was written to its volume than it had room to keep: it holds nothing any more
     ├── DeviceError                 a device answered a read, write or ioctl with an error
     └── CommandError                an external program
         ├── CommandMissingError     not on this machine; names the package
@@ -207,6 +208,12 @@ class NotPropagatedError(PreconditionError):
     """A mount made at this path would stay in our own mount namespace, and Pods would write beneath it."""
 
     reason = "NotPropagated"
+
+
+class SnapshotOverflowedError(PreconditionError):
+    """A thick snapshot that ran out of room: what it kept is lost, and nothing is ever read from it."""
+
+    reason = "SnapshotOverflowed"
 
 
 class NotOfferedError(UllageError):

@@ -102,6 +102,18 @@ class ThinPoolPolicy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotPolicy:
+    """How much room a thick class's snapshots get for what is written to their volumes afterwards.
+
+    Percent of the most that one can ever need: with all of it, it cannot overflow. One with less is given as much again
+    when `grow_at_percent` of what it has is used, and never more than all.
+    """
+
+    size_percent: int = 100
+    grow_at_percent: int = 70
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceClass:
     """Policy: what a StorageClass asks for by name. The fields are the architecture's; `ullage.config` reads them."""
 
@@ -115,6 +127,7 @@ class DeviceClass:
     reserve_bytes: int = 0
     """Never given out, in each of the class's pools. Where classes share a pool, the largest reserve holds."""
     layout: Layout = field(default_factory=Layout)
+    snapshots: SnapshotPolicy = SnapshotPolicy()
     wipe: Wipe = Wipe.DISCARD
     mkfs_options: tuple[tuple[str, tuple[str, ...]], ...] = ()
     node_selector: tuple[tuple[str, str], ...] = ()
@@ -270,6 +283,8 @@ class Volume:
     layout: Layout = field(default_factory=Layout)
     taken: tuple[Share, ...] = ()
     """What it takes from which physical volume, metadata included; empty for thin volumes and files."""
+    used_percent: float | None = None
+    """Of a thick snapshot while it is active: how much of its room (`taken`) is used. Full is not yet overflowed."""
     problem: Problem | None = None
 
 

@@ -97,8 +97,9 @@ class Backend(Protocol):
     def create(self, new: NewVolume) -> Volume:
         """Make the volume, tagged with its owner, active, CREATING if it needs a wipe and READY otherwise.
 
-        A snapshot is never active, and nobody can write to it. Raises InsufficientCapacityError when there is no room
-        after all, UnsupportedError for a source that this kind of storage has no copies of.
+        Nobody can write to a snapshot; a thin one is never active, a thick one is while its source is. Raises
+        InsufficientCapacityError when there is no room after all, UnsupportedError for a source that this kind of
+        storage has no copies of.
         """
 
     def is_copied_by_bytes(self, source: Volume) -> bool:
@@ -123,7 +124,11 @@ class Backend(Protocol):
         """Where two snapshots of one volume may differ, `base` the earlier; as `allocated`."""
 
     def expand(self, volume: Volume, growth: Allocation, *, needs_wipe: bool) -> Volume:
-        """Make the volume as large as `growth` says; GROWING, its old size kept, if the new part needs a wipe."""
+        """Make the volume as large as `growth` says; GROWING, its old size kept, if the new part needs a wipe.
+
+        Of a thick snapshot, what grows is the room for what it keeps. Raises VolumeInUseError for a volume that has
+        thick snapshots.
+        """
 
     def settle(self, volume: Volume) -> Volume:
         """Drop the CREATING, FILLING or GROWING mark: every byte is fit to be seen."""
@@ -137,7 +142,8 @@ class Backend(Protocol):
     def condemn(self, volume: Volume) -> Volume:
         """Mark DELETING, if it is ours at this very moment and nobody has it open.
 
-        Raises NotFoundError when it is gone, NotOursError, VolumeInUseError.
+        What a thick snapshot kept is then a volume of that size, to be wiped like any other. Raises NotFoundError when
+        it is gone, NotOursError, VolumeInUseError.
         """
 
     def remove(self, volume: Volume) -> None:

@@ -12,13 +12,16 @@ from hypothesis import strategies as st
 from ullage.capacity import (
     allocate,
     allocate_growth,
+    allocate_snapshot,
     cost_bytes,
+    cow_step_bytes,
     image_extents,
     largest_growth_bytes,
     largest_volume_bytes,
     rounded_bytes,
     shortage,
     thin_free_bytes,
+    whole_cow_bytes,
     without,
 )
 from ullage.errors import GIB, KIB, MIB, TIB
@@ -31,6 +34,7 @@ from ullage.model import (
     Pool,
     PoolName,
     Problem,
+    SnapshotPolicy,
     StoreName,
     ThinUsage,
 )
@@ -362,6 +366,52 @@ def test_a_thin_pool_at_a_guard_or_past_its_ratio_takes_nothing(usage: dict[str,
 
 def test_a_spread_layout_of_a_class_means_nothing_to_a_thin_volume() -> None:
     assert largest_volume_bytes(thin(), LAYOUTS[5]) == 400 * MIB
+
+
+@pytest.mark.parametrize(
+    ("extent", "size", "whole"),
+    [
+        (4 * MIB, 4 * MIB, 8 * MIB),
+        (4 * MIB, 64 * MIB, 68 * MIB),
+        (4 * MIB, 252 * MIB, 256 * MIB),
+        (4 * MIB, 500 * MIB, 504 * MIB),
+        (128 * KIB, 1024 * KIB, 1152 * KIB),
+        (128 * KIB, 1920 * KIB, 2048 * KIB),
+    ],
+)
+def test_all_the_room_of_a_thick_snapshot_is_the_most_that_lvm_was_seen_to_give(
+    extent: int, size: int, whole: int
+) -> None:
+    assert whole_cow_bytes(extent, size) == whole
+
+
+@given(extents, st.integers(1, 1 << 45), st.integers(1, 100))
+def test_steps_of_a_thick_snapshot_are_whole_extents_and_never_more_than_all(
+    extent: int, size: int, percent: int
+) -> None:
+    whole = whole_cow_bytes(extent, size)
+    step_bytes = cow_step_bytes(SnapshotPolicy(size_percent=percent), extent, size)
+    assert whole > size
+    assert 0 < step_bytes <= whole
+    assert step_bytes % extent == whole % extent == 0
+    assert step_bytes * 100 >= whole * percent
+    assert cow_step_bytes(SnapshotPolicy(), extent, size) == whole
+
+
+@given(groups(), st.integers(1, 100), st.integers(1, 1 << 40))
+def test_a_thick_snapshot_takes_its_room_from_the_pool_or_is_not_taken(pool: Pool, percent: int, size: int) -> None:
+    policy = SnapshotPolicy(size_percent=percent)
+    wanted = cow_step_bytes(policy, pool.extent_bytes, size)
+    found = allocate_snapshot(pool, policy, size)
+    assert (found is None) == (wanted > pool.free_bytes // pool.extent_bytes * pool.extent_bytes)
+    if found is not None:
+        assert found.size_bytes == sum(share.size_bytes for share in found.taken) == wanted
+
+
+def test_a_snapshot_of_a_thin_volume_is_promised_its_whole_size() -> None:
+    found = allocate_snapshot(thin(), SnapshotPolicy(size_percent=10), 8 * MIB)
+    assert found is not None
+    assert (found.size_bytes, found.taken) == (8 * MIB, ())
 
 
 def test_disks_are_counted_and_the_smallest_that_is_large_enough_goes_first() -> None:

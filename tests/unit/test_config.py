@@ -14,13 +14,22 @@ from hypothesis import strategies as st
 
 from ullage.config import Config, load, parse
 from ullage.errors import ConfigError
-from ullage.model import DeviceClass, DeviceClassName, DeviceType, Layout, LayoutKind, ThinPoolPolicy, Wipe
+from ullage.model import (
+    DeviceClass,
+    DeviceClassName,
+    DeviceType,
+    Layout,
+    LayoutKind,
+    SnapshotPolicy,
+    ThinPoolPolicy,
+    Wipe,
+)
 
 EXAMPLE = Path(__file__).parents[2] / "deploy" / "examples" / "config.yaml"
 KINDS = "linear, striped, raid1, raid5, raid6, raid10"
 STRIPING = "striped, raid5, raid6, raid10"
 CLASS_FIELDS = (
-    "name, type, volumeGroups, thinPool, directory, sparse, reserve, layout, wipe, copyRate, "
+    "name, type, volumeGroups, thinPool, directory, sparse, reserve, layout, snapshots, wipe, copyRate, "
     "mkfsOptions, nodeSelector, default"
 )
 
@@ -67,6 +76,14 @@ def test_the_example_reads_as_it_says() -> None:
 def test_what_is_left_out_is_the_models_default() -> None:
     assert only_class("deviceClasses: [{name: a, type: thick, volumeGroups: [vg0]}]") == DeviceClass(
         name=DeviceClassName("a"), type=DeviceType.THICK, volume_groups=("vg0",), wipe=Wipe.DISCARD
+    )
+
+
+def test_snapshots_get_all_their_room_unless_their_class_says_less() -> None:
+    assert only_class(one_class("")).snapshots == SnapshotPolicy(size_percent=100, grow_at_percent=70)
+    assert only_class(one_class("snapshots: {sizePercent: 20}")).snapshots == SnapshotPolicy(size_percent=20)
+    assert only_class(one_class("snapshots: {sizePercent: 20, growAtPercent: 50}")).snapshots == SnapshotPolicy(
+        size_percent=20, grow_at_percent=50
     )
 
 
@@ -318,6 +335,17 @@ def test_a_directory_is_normalized() -> None:
         (
             one_class("thinPool: {name: p, overprovisionRatio: 1}"),
             ["deviceClasses[0].thinPool: is not for a class of type thick; only for type thin"],
+        ),
+        (
+            one_class("snapshots: {sizePercent: 101, growAtPercent: 96}"),
+            [
+                "deviceClasses[0].snapshots.sizePercent: 101 (a number) is not allowed; a whole number from 1 to 100",
+                "deviceClasses[0].snapshots.growAtPercent: 96 (a number) is not allowed; a whole number from 1 to 95",
+            ],
+        ),
+        (
+            "deviceClasses: [{name: a, type: file, directory: /a, snapshots: {}}]",
+            ["deviceClasses[0].snapshots: is not for a class of type file; only for type thick"],
         ),
         (
             thin("overprovisionRatio: 1, dataGuardPercent: 0, metadataGuardPercent: 101"),

@@ -27,6 +27,7 @@ from ullage.errors import (
     NotFoundError,
     PoolUnavailableError,
     UllageError,
+    UnsupportedError,
     VolumeInUseError,
 )
 from ullage.run import Finished
@@ -73,6 +74,10 @@ EXPECTED: tuple[tuple[str, type[UllageError]], ...] = (
     ("mounted", VolumeInUseError),
     ("open", VolumeInUseError),
     ("held", VolumeInUseError),
+    ("origin", VolumeInUseError),
+    ("integrity", UnsupportedError),
+    ("not a snapshot", ConflictError),
+    ("writable already", ConflictError),
     ("thin pool full", InsufficientCapacityError),
     ("thin pool of another transaction", PoolUnavailableError),
     ("damaged thin pool", PoolUnavailableError),
@@ -142,11 +147,11 @@ def test_every_row_has_a_refusal_that_only_it_explains(row: int) -> None:
 @pytest.mark.parametrize(
     ("situation", "sentence"),
     [
-        ("no space: linear", 'Volume group "vg0" has insufficient free space (962 extents): 23040 required.'),
-        ("no space: striped", 'Volume group "vg0" has insufficient free space (962 extents): 23040 required.'),
+        ("no space: linear", 'Volume group "vg0" has insufficient free space (950 extents): 23040 required.'),
+        ("no space: striped", 'Volume group "vg0" has insufficient free space (950 extents): 23040 required.'),
         ("no space: striped on too few PVs", "Number of stripes (6) must not exceed number of physical volumes (5)"),
         ("no space: integrity's metadata", "Insufficient free space: 4 extents needed, but only 1 available"),
-        ("no space: extend thin pool", "Insufficient free space: 23008 extents needed, but only 668 available"),
+        ("no space: extend thin pool", "Insufficient free space: 23008 extents needed, but only 656 available"),
         ("same size: extend raid1", "New size (16 extents) matches existing size (16 extents)."),
         ("smaller: extend linear", "New size given (13 extents) not larger than existing size (25 extents)"),
         ("missing PV: create", "Cannot change VG gone while PVs are missing."),

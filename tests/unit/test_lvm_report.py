@@ -26,6 +26,7 @@ from ullage.model import (
     Share,
     StoreName,
     Volume,
+    VolumeKind,
     VolumeState,
     Wipe,
 )
@@ -83,7 +84,7 @@ def test_a_volume_is_told_with_all_that_lvm_knows(volumes: dict[str, Volume]) ->
         device_path="/dev/vg0/linear",
         device_major=253,
         device_minor=0,
-        dm_uuid="LVM-0e8ed9cfdf6e7c45584ed410a353f3fe8d6f2ea782a876372da121cb5babd560",
+        dm_uuid="LVM-SX2BPk0kpiJNvMeVy7KXcKCmf7lteP4CR3Jv7sygVUMQ4pefDcRQLSJS7sTwb7WX",
         is_active=True,
         is_open=True,
         layout=Layout(),
@@ -98,6 +99,7 @@ def test_only_volumes_with_our_tag_and_name_are_ours(vg0: VolumeGroup, volumes: 
         *("linear", "spanning", "striped", "raid1", "raid1-integrity", "raid5", "raid6", "raid10"),
         *("thin-a", "thin-b", "with-more-tags", "asleep", "creating", "deleting", "growing"),
         *("origin", "guest", "suspended"),
+        *("busy", "s-whole", "s-small", "s-not-yet", "s-going"),
     }
     assert len(vg0.volumes) == len(volumes)
 
@@ -194,6 +196,29 @@ def test_a_suspended_volume_says_so(volumes: dict[str, Volume]) -> None:
     problem = volumes["suspended"].problem
     assert problem is not None
     assert problem.reason == "Suspended"
+
+
+def test_a_thick_snapshot_is_as_large_as_its_volume_and_takes_what_it_keeps(volumes: dict[str, Volume]) -> None:
+    whole = volumes["s-whole"]
+    assert (whole.kind, whole.source, whole.type, whole.pool) == (VolumeKind.SNAPSHOT, "busy", DeviceType.THICK, "vg0")
+    assert (whole.size_bytes, whole.device_size_bytes, taken(whole)) == (16 * MIB, 16 * MIB, {"/dev/vdd": 5})
+    assert (whole.state, whole.used_percent, whole.problem) == (VolumeState.READY, 40.62, None)
+    assert (whole.device_path, whole.dm_uuid[:4], whole.is_active) == ("/dev/vg0/s-whole", "LVM-", True)
+    assert (volumes["busy"].device_size_bytes, volumes["busy"].used_percent) == (16 * MIB, None)
+
+
+def test_an_overflowed_snapshot_is_a_problem(volumes: dict[str, Volume]) -> None:
+    problem = volumes["s-small"].problem
+    assert problem is not None
+    assert problem.reason == "SnapshotOverflowed"
+    assert "busy" in problem.message
+
+
+def test_what_is_tagged_as_a_thick_snapshot_and_is_none_was_being_made_or_removed(volumes: dict[str, Volume]) -> None:
+    """LVM makes the room first, as a volume of its own: that must never be read as the snapshot."""
+    unborn, going = volumes["s-not-yet"], volumes["s-going"]
+    assert (unborn.state, unborn.device_size_bytes) == (VolumeState.CREATING, 0)
+    assert (going.state, going.device_size_bytes) == (VolumeState.DELETING, 4 * MIB), "this much is to be wiped"
 
 
 def test_thin_volumes_lie_in_their_pool_and_take_nothing_of_the_group(volumes: dict[str, Volume]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -96,11 +96,12 @@ def scrape() -> str:
         device_path="/dev/vg0/pvc-1",
         problem=Problem(reason="Suspended", message=""),
     )
+    snapshot = replace(volume, id=VolumeId("s-1"), problem=None, used_percent=40.0)
     registry = CollectorRegistry()
     describe_process(registry, component="agent", version="0.1.0")
     argv = ("lvm", "lvs")
     CommandMetrics(registry).observe(argv, 0.1, CommandFailedError(argv=argv, exit_code=5, stderr=""))
-    reports = (StoreReport(name=store, pools=(pool,), volumes=(volume,)),)
+    reports = (StoreReport(name=store, pools=(pool,), volumes=(volume, snapshot)),)
     registry.register(StoreCollector(lambda: reports, lambda: {store: 1.0}))
     HoldMetrics(registry).observe(0.1)
     OperationMetrics(registry, lambda: 0).observe("create", "ok", 0.1)

@@ -92,7 +92,7 @@ class Daemon:
             ends.callback(events.stop)
             assembly.agent.configure(self._config.device_classes)
             assembly.agent.recover()
-            assembly.reporter.start()
+            assembly.start()
             self.is_ready = True
             for server in servers:
                 server.start()

@@ -10,10 +10,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 
-from node_agent.backends.lvm import creation, free_runs, tags
+from node_agent.backends.lvm import cow, creation, free_runs, tags
 from node_agent.backends.lvm.command import Lvm
 from node_agent.backends.lvm.pools import PHYSICAL_VOLUME_MISSING, data_bytes, metadata_bytes
 from node_agent.backends.lvm.report import COMPONENT
@@ -45,7 +45,8 @@ from ullage.model import (
 from ullage.run import Finished
 
 NOT_OPEN = 'lv_device_open!="open"'
-REMOVABLE = ('lv_role!="thickorigin"', "vg_missing_pv_count=0")
+NOT_ORIGIN = 'lv_role!="thickorigin"'
+REMOVABLE = (NOT_ORIGIN, "vg_missing_pv_count=0")
 """A classic snapshot would go with its origin: such an origin counts as in use. And of a volume that lies partly on a
 missing physical volume LVM would remove what lies on the others, and then not take the missing one back by itself."""
 OPEN_LOOKS, OPEN_LOOK_SECONDS = 5, 0.3
@@ -98,30 +99,33 @@ class LvmBackend:
 
     def create(self, new: NewVolume) -> Volume:
         """See Backend. LVM wipes the signatures it knows and the first 4 KiB whatever the policy."""
-        if new.source is not None and new.pool.type is not DeviceType.THIN:
-            raise UnsupportedError(f"{new.source.id} is thick: snapshots and copies are of thin volumes only")
-        label = creation.label(new)
-        marks = (word for tag in tags.written(label) for word in ("--addtag", tag))
+        is_snapshot = new.source is not None and new.kind is not VolumeKind.VOLUME
+        if is_snapshot and new.source is not None and new.source.layout.integrity:
+            raise UnsupportedError(
+                f"{new.source.id} has integrity, and LVM takes no snapshots of such a volume", volume_id=new.source.id
+            )
+        marks = (word for tag in creation.marks(new) for word in ("--addtag", tag))
         self._change(
             new.pool.store,
             *("lvcreate", "--yes", "--name", new.id, *creation.shape(new), *marks, *self._where_new(new)),
         )
-        made = creation.volume(new, label)
-        if new.source is not None and new.kind is VolumeKind.SNAPSHOT:
+        made = creation.volume(new, creation.label(new))
+        if new.source is not None and is_snapshot and new.pool.type is DeviceType.THIN:
             size_bytes = new.source.device_size_bytes
             return replace(made, size_bytes=size_bytes, device_size_bytes=size_bytes, device_path="", is_active=False)
         made = _as_kernel_shows(made)
-        return self.settle(made) if made.layout.is_raid and not new.needs_wipe else made
+        if made.layout.is_raid and not new.needs_wipe:
+            self._select_ours(made, "lvchange", "--deltag", tags.CREATING)
+            made = replace(made, state=VolumeState.READY if made.state is VolumeState.CREATING else made.state)
+        return made
 
     def is_copied_by_bytes(self, source: Volume) -> bool:
         """See Backend."""
         return source.type is not DeviceType.THIN
 
-    @contextmanager
-    def reading(self, volume: Volume) -> Iterator[int]:
-        """See Backend."""
-        raise UnsupportedError(f"{volume.id} is thick: there are no copies of thick volumes yet")
-        yield -1
+    def reading(self, volume: Volume) -> AbstractContextManager[int]:
+        """See Backend, and `cow.reading`."""
+        return cow.reading(volume)
 
     def note_filled(self, volume: Volume, filled_bytes: int) -> Volume:
         """See Backend. One command, so one commit: there is no moment with two marks, or with none."""
@@ -141,18 +145,23 @@ class LvmBackend:
         """See Backend. The mark is on the disk before the first new extent is.
 
         lvextend knows no `--select`: that the volume is the one of the last report the kernel says, without a process.
+        Of a thick snapshot the room grows for what it keeps. A volume that has some cannot: LVM refuses it.
         """
+        is_cow = cow.is_cow(volume)
         if needs_wipe and volume.state is not VolumeState.GROWING:
-            self._select_ours(volume, "lvchange", "--addtag", tags.growing(volume.size_bytes))
+            self._select_ours(volume, "lvchange", "--addtag", tags.growing(volume.size_bytes), only_if=[NOT_ORIGIN])
             volume = replace(volume, state=VolumeState.GROWING)
         elif block_device(os.path.realpath(volume.device_path)).dm_uuid != volume.dm_uuid:
             self._check_ours(volume)
-        if volume.device_size_bytes < growth.size_bytes:
-            self._change(
-                volume.store,
-                *("lvextend", "--size", f"{growth.size_bytes}b", f"{volume.store}/{volume.id}"),
-                *self._where(volume.store, volume.layout, growth),
-            )
+        if is_cow or volume.device_size_bytes < growth.size_bytes:
+            try:
+                self._change(
+                    volume.store,
+                    *("lvextend", "--size", f"{growth.size_bytes}b", f"{volume.store}/{volume.id}"),
+                    *self._where(volume.store, volume.layout, growth),
+                )
+            except VolumeInUseError as refusal:
+                raise _unmatched(volume, self.look_at(volume.store)) from refusal
         shares = {share.physical_volume: share for share in volume.taken}
         for share in growth.taken:
             before = shares.get(share.physical_volume)
@@ -184,7 +193,7 @@ class LvmBackend:
         """
         condemned = replace(volume, state=VolumeState.DELETING)
         if volume.state is VolumeState.DELETING:
-            return condemned
+            return self._parted(condemned)
         for looks_left in reversed(range(OPEN_LOOKS)):
             try:
                 self._select_ours(volume, "lvchange", "--addtag", tags.DELETING, only_if=(*REMOVABLE, NOT_OPEN))
@@ -193,7 +202,7 @@ class LvmBackend:
                 if not looks_left:
                     raise
                 time.sleep(OPEN_LOOK_SECONDS)
-        return condemned
+        return self._parted(condemned)
 
     def remove(self, volume: Volume) -> None:
         """See Backend. That nobody has it open lvremove itself checks, for five seconds, under its lock."""
@@ -203,15 +212,31 @@ class LvmBackend:
 
     def activate(self, store: StoreName, volumes: Sequence[Volume]) -> None:
         """See Backend."""
-        self._change(store, "lvchange", "--activate", "y", *(f"{store}/{volume.id}" for volume in volumes))
+        self._change(store, "lvchange", "--yes", "--activate", "y", *(f"{store}/{volume.id}" for volume in volumes))
+
+    def _parted(self, condemned: Volume) -> Volume:
+        """A condemned thick snapshot parted from its volume: what it kept is then a plain volume, which can be wiped.
+
+        lvconvert knows no `--select`: the command before it does.
+        """
+        if not cow.is_cow(condemned):
+            return condemned
+        with suppress(ConflictError):  # an earlier removal has come so far
+            self._select_ours(condemned, "lvchange", "--permission", "rw")
+        with suppress(ConflictError):
+            name = f"{condemned.store}/{condemned.id}"
+            self._change(condemned.store, "lvconvert", "--yes", "--splitsnapshot", name)
+        kept_bytes = sum(share.size_bytes for share in condemned.taken)
+        return replace(condemned, size_bytes=kept_bytes, device_size_bytes=kept_bytes, used_percent=None)
 
     def _where_new(self, new: NewVolume) -> tuple[str, ...]:
         """What lvcreate is told last: the origin, nothing for a volume in a thin pool, or the group and where in it."""
-        if new.source is not None:
-            return (f"{new.source.store}/{new.source.id}",)
-        if new.pool.type is DeviceType.THIN:
-            return ()
-        return (new.pool.store, *self._where(new.pool.store, new.device_class.layout, new.allocation))
+        is_thin = new.pool.type is DeviceType.THIN
+        is_derived = new.source is not None and not creation.is_filled(new)
+        within = f"{new.source.store}/{new.source.id}" if new.source and is_derived else new.pool.store
+        if is_thin:
+            return (within,) if is_derived else ()
+        return (within, *self._where(new.pool.store, creation.layout(new), new.allocation))
 
     def _where(self, store: StoreName, layout: Layout, allocation: Allocation) -> tuple[str, ...]:
         """The physical volumes as LVM is told them: the last of several linear ones only up to where the volume ends.
@@ -288,4 +313,9 @@ def _unmatched(
     found = next((each for each in report.volumes if each.id == volume.id), None)
     if found is None:
         return NotOursError(f"{volume.store}/{volume.id} does not carry our tag {tags.volume_tag(volume.id)}")
+    if snapshots := cow.snapshots_of(found, report.volumes):
+        names = ", ".join(snapshots)
+        return VolumeInUseError(
+            f"{found.store}/{found.id} has snapshots, without which it can neither go nor grow: delete {names} first"
+        )
     return VolumeInUseError(f"{found.store}/{found.id} is open or has snapshots; close or unmount it first")

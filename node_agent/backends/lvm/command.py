@@ -23,6 +23,7 @@ from ullage.errors import (
     NotFoundError,
     PoolUnavailableError,
     UllageError,
+    UnsupportedError,
     VolumeInUseError,
 )
 from ullage.run import Finished, Runner
@@ -78,6 +79,9 @@ MEANINGS: tuple[tuple[int, str, type[UllageError]], ...] = (
     (REFUSED, r"Cannot create new thin volume, free space in", InsufficientCapacityError),
     (REFUSED, r"Failed to find logical volume|[Ll]ogical volume \S+ not found in volume group", NotFoundError),
     (REFUSED, r"already exists in [Vv]olume group|(matches|not larger than) existing size", ConflictError),
+    (REFUSED, r"is already writable|does not accept LV type linear", ConflictError),
+    (REFUSED, r"Snapshots of .* are not supported", UnsupportedError),
+    (REFUSED, r"Snapshot origin volumes can be resized only while inactive", VolumeInUseError),
     (REFUSED, r"contains a filesystem in use|is used by another device|volume \S+ in use", VolumeInUseError),
     (REFUSED, r"LV name .* is not supported", InvalidRequestError),
     (BAD_ARGUMENTS, r"", InvalidRequestError),

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from node_agent.backends.lvm import tags
 from node_agent.backends.port import NewVolume
+from ullage.capacity import COW_CHUNK_BYTES
 from ullage.model import DeviceType, Layout, LayoutKind, Volume, VolumeKind, VolumeState
 
 _SHOWN = {
     VolumeKind.SNAPSHOT: ("--permission", "r", "--setactivationskip", "y"),
     VolumeKind.VOLUME: ("--permission", "rw", "--setactivationskip", "n"),
 }
-"""A snapshot has no device, and could not be written to if somebody gave it one. lvcreate(8) skips the activation of
-every thin snapshot unless told otherwise: a copy that is to be used would then be without a device after each boot."""
+"""A thin snapshot has no device, and could not be written to if somebody gave it one. lvcreate(8) skips the activation
+of every thin snapshot unless told otherwise: a copy to be used would then be without a device after each boot."""
 
 
 def label(new: NewVolume) -> tags.Label:
@@ -19,8 +20,11 @@ def label(new: NewVolume) -> tags.Label:
 
     RAID comes into being in several commits: until the last it is CREATING, wipe or not.
     """
-    is_raid = new.pool.type is not DeviceType.THIN and new.device_class.layout.is_raid
-    is_larger = new.source is not None and new.allocation.size_bytes > new.source.size_bytes
+    is_thin = new.pool.type is DeviceType.THIN
+    is_larger = is_thin and new.source is not None and new.allocation.size_bytes > new.source.size_bytes
+    state = VolumeState.CREATING if new.needs_wipe or layout(new).is_raid or is_larger else VolumeState.READY
+    if is_filled(new):
+        state = VolumeState.FILLING
     return tags.Label(
         volume_id=new.id,
         kind=new.kind,
@@ -30,17 +34,35 @@ def label(new: NewVolume) -> tags.Label:
         device_class=new.device_class.name,
         wipe=new.device_class.wipe,
         owner=new.owner,
-        state=VolumeState.CREATING if new.needs_wipe or is_raid or is_larger else VolumeState.READY,
+        state=state,
     )
+
+
+def marks(new: NewVolume) -> tuple[str, ...]:
+    """The tags of its first moment: a RAID that is to be filled is CREATING as well, until LVM has made all of it."""
+    return (*tags.written(label(new)), *((tags.CREATING,) if is_filled(new) and layout(new).is_raid else ()))
+
+
+def is_filled(new: NewVolume) -> bool:
+    """Whether it begins without its source's content: a thick volume that is a copy."""
+    return new.source is not None and new.kind is VolumeKind.VOLUME and new.pool.type is not DeviceType.THIN
+
+
+def layout(new: NewVolume) -> Layout:
+    """Its shape: a snapshot's is linear, whatever its volume's."""
+    is_plain = new.pool.type is DeviceType.THIN or new.kind is not VolumeKind.VOLUME
+    return Layout() if is_plain else new.device_class.layout
 
 
 def shape(new: NewVolume) -> tuple[str, ...]:
     """How lvcreate is told what to make; where it is to lie is not said here."""
     size = f"{new.allocation.size_bytes}b"
-    if new.source is not None:
-        return ("--snapshot", *_SHOWN[new.kind])
     if new.pool.type is DeviceType.THIN:
+        if new.source is not None:
+            return ("--snapshot", *_SHOWN[new.kind])
         return ("--type", "thin", "--virtualsize", size, "--thinpool", new.pool.name)
+    if new.kind is not VolumeKind.VOLUME:
+        return ("--snapshot", "--permission", "r", "--chunksize", f"{COW_CHUNK_BYTES}b", "--size", size)
     return (*_layout(new.device_class.layout), "--size", size)
 
 
@@ -62,7 +84,7 @@ def volume(new: NewVolume, label: tags.Label) -> Volume:
         wipe=label.wipe,
         owner=new.owner,
         device_path=f"/dev/{new.pool.store}/{new.id}",
-        layout=Layout() if new.pool.type is DeviceType.THIN else new.device_class.layout,
+        layout=layout(new),
         taken=tuple(sorted(new.allocation.taken, key=lambda share: share.physical_volume)),
     )
 

@@ -23,7 +23,7 @@ from node_agent.backends.lvm.rows import (
     SegmentRow,
     VolumeGroupRow,
 )
-from ullage.errors import UnreadableReportError
+from ullage.errors import SnapshotOverflowedError, UnreadableReportError
 from ullage.model import (
     DeviceType,
     Layout,
@@ -120,6 +120,8 @@ def _volume_group(group: GroupReport) -> VolumeGroup:
             orphans.append(_unlabelled(store, row, f"it is tagged as {label.volume_id}"))
             continue
         volume = _volume(head, row, label, _layout(row, segments[row.lv_name]), shares[row.lv_name])
+        if volume.kind is not VolumeKind.VOLUME and volume.type is DeviceType.THICK:
+            volume = _snapshot(volume, row)
         if row.lv_name in with_parts and volume.state is VolumeState.CREATING:
             # LVM shows a volume's parts while it makes it. It died over that: this one cannot even be activated.
             volume = replace(volume, device_size_bytes=0)
@@ -166,6 +168,7 @@ def _volume(
     head: VolumeGroupRow, row: LogicalVolumeRow, label: tags.Label, layout: Layout, shares: dict[str, int]
 ) -> Volume:
     store = StoreName(head.vg_name)
+    is_thin_snapshot = bool(row.pool_lv) and label.kind is VolumeKind.SNAPSHOT
     return Volume(
         id=label.volume_id,
         kind=label.kind,
@@ -182,15 +185,39 @@ def _volume(
         state=label.state,
         wipe=label.wipe,
         owner=label.owner,
-        device_path="" if label.kind is VolumeKind.SNAPSHOT else f"/dev/{store}/{row.lv_name}",
+        device_path="" if is_thin_snapshot else f"/dev/{store}/{row.lv_name}",
         device_major=row.lv_kernel_major,
         device_minor=row.lv_kernel_minor,
-        dm_uuid="" if label.kind is VolumeKind.SNAPSHOT else f"LVM-{(head.vg_uuid + row.lv_uuid).replace('-', '')}",
+        dm_uuid="" if is_thin_snapshot else f"LVM-{(head.vg_uuid + row.lv_uuid).replace('-', '')}",
         is_active=row.lv_active == "active",
         is_open=row.lv_device_open == "open",
         layout=layout,
         taken=tuple(Share(physical_volume=name, size_bytes=size) for name, size in sorted(shares.items())),
         problem=_health(row),
+    )
+
+
+def _snapshot(volume: Volume, row: LogicalVolumeRow) -> Volume:
+    """A thick snapshot, of which LVM's size is that of the room for what it keeps.
+
+    LVM makes that room as a plain volume first, and may have died before it was a snapshot; and it makes it one again
+    before it removes it.
+    """
+    if "thicksnapshot" not in row.lv_role.split(","):
+        if volume.state is VolumeState.DELETING:
+            return volume
+        return replace(volume, state=VolumeState.CREATING, device_size_bytes=0)
+    size_bytes = int(row.origin_size)
+    overflowed = Problem(
+        reason=SnapshotOverflowedError.reason,
+        message=f"more was written to {volume.source} than the snapshot had room to keep: it holds nothing any more",
+    )
+    return replace(
+        volume,
+        size_bytes=size_bytes,
+        device_size_bytes=size_bytes,
+        used_percent=float(row.data_percent) if row.data_percent else None,
+        problem=overflowed if row.lv_snapshot_invalid == "snapshot invalid" else volume.problem,
     )
 
 

@@ -10,8 +10,8 @@ import msgspec
 SECTIONS = {
     "vg": "vg_name,vg_uuid,vg_extent_size,vg_extent_count,vg_missing_pv_count,vg_exported",
     "pv": "pv_name,pv_pe_count,pv_pe_alloc_count,pv_missing,pv_allocatable",
-    "lv": "lv_name,lv_uuid,lv_size,lv_tags,lv_layout,lv_role,pool_lv,lv_active,lv_device_open,"
-    "lv_kernel_major,lv_kernel_minor,lv_health_status,lv_suspended,data_percent,metadata_percent,raidintegritymode",
+    "lv": "lv_name,lv_uuid,lv_size,lv_tags,lv_layout,lv_role,pool_lv,origin_size,lv_active,lv_device_open,"
+    "lv_snapshot_invalid,lv_kernel_major,lv_kernel_minor,lv_health_status,lv_suspended,data_percent,metadata_percent,raidintegritymode",
     "seg": "lv_name,segtype,stripes,data_stripes,stripe_size,zero",
     "pvseg": "pv_name,lv_name,pvseg_size",
 }
@@ -55,8 +55,10 @@ class LogicalVolumeRow(msgspec.Struct):
     lv_layout: str
     lv_role: str
     pool_lv: str
+    origin_size: str
     lv_active: str
     lv_device_open: str
+    lv_snapshot_invalid: str
     lv_kernel_major: int
     lv_kernel_minor: int
     lv_health_status: str

@@ -18,7 +18,7 @@ from node_agent.backends.lvm import tags
 from node_agent.backends.lvm.command import CONFIG
 from node_agent.backends.lvm.devices import candidates
 from node_agent.backends.lvm.rows import ARGUMENTS
-from ullage.model import DeviceClassName, Owner, VolumeId, VolumeState, Wipe
+from ullage.model import DeviceClassName, Owner, VolumeId, VolumeKind, VolumeState, Wipe
 
 DISKS = tuple(f"/dev/vd{letter}" for letter in "abcdefghijkl")
 RESULTS = Path("/results")
@@ -44,9 +44,15 @@ def lvm(
     return run("lvm", verb, "--config", CONFIG, "--devices", ",".join(devices), *arguments, accepted=accepted)
 
 
-def marked(name: str, state: VolumeState = VolumeState.READY) -> tuple[str, ...]:
+def marked(name: str, state: VolumeState = VolumeState.READY, snapshot_of: str = "") -> tuple[str, ...]:
     label = tags.Label(
-        volume_id=VolumeId(name), device_class=DeviceClassName("fast"), wipe=Wipe.DISCARD, owner=OWNER, state=state
+        volume_id=VolumeId(name),
+        kind=VolumeKind.SNAPSHOT if snapshot_of else VolumeKind.VOLUME,
+        source=VolumeId(snapshot_of) if snapshot_of else None,
+        device_class=DeviceClassName("fast"),
+        wipe=Wipe.DISCARD,
+        owner=OWNER,
+        state=state,
     )
     return ("--yes", "--name", name, *(word for tag in tags.written(label) for word in ("--addtag", tag)))
 
@@ -236,6 +242,7 @@ def layouts() -> None:
     )
     lvm("lvcreate", *marked("origin"), "--size", "8m", "vg0", "/dev/vdd")
     lvm("lvcreate", "--yes", "--snapshot", "--name", "by-hand", "--size", "8m", "vg0/origin", "/dev/vdd")
+    thick_snapshots()
     lvm("lvcreate", *marked("guest"), "--size", "100m", "vg0", "/dev/vdd")
     run("pvcreate", "--config", "devices/scan_lvs=1", "/dev/vg0/guest")
     run("vgcreate", "--config", "devices/scan_lvs=1", "inner", "/dev/vg0/guest")
@@ -247,6 +254,17 @@ def layouts() -> None:
         run("dmsetup", "suspend", "vg0-suspended")
         report("layouts", "vg0")
         run("dmsetup", "resume", "vg0-suspended")
+
+
+def thick_snapshots() -> None:
+    """One whole, one overflowed, one that LVM died over before it was one, and one that it was removing."""
+    lvm("lvcreate", *marked("busy"), "--size", "16m", "vg0", "/dev/vdd")
+    snapshot = ("--snapshot", "--permission", "r", "--chunksize", "65536b", "--size")
+    lvm("lvcreate", *marked("s-whole", snapshot_of="busy"), *snapshot, "20m", "vg0/busy", "/dev/vdd")
+    lvm("lvcreate", *marked("s-small", snapshot_of="busy"), *snapshot, "4m", "vg0/busy", "/dev/vdd")
+    lvm("lvcreate", *marked("s-not-yet", snapshot_of="busy"), "--size", "4m", "vg0", "/dev/vdd")
+    lvm("lvcreate", *marked("s-going", VolumeState.DELETING, "busy"), "--size", "4m", "vg0", "/dev/vdd")
+    run("dd", "if=/dev/zero", "of=/dev/vg0/busy", "bs=1M", "count=8", "oflag=direct")
 
 
 def settled(group: str) -> None:
@@ -420,6 +438,14 @@ def names_and_arguments() -> None:
     refused("PV of no group", "lvcreate", *size, "--name", "new", "vg0", "/dev/vdl")
     refused("PV that is not there", "lvcreate", *size, "--name", "new", "vg0", "/dev/vdz")
     refused("PV not allocatable", "lvcreate", *size, "--name", "new", "vg0", "/dev/vde")
+
+
+def around_snapshots() -> None:
+    refused("not a snapshot: split", "lvconvert", "--yes", "--splitsnapshot", "vg0/linear")
+    refused("writable already: permission", "lvchange", "--permission", "rw", "vg0/linear")
+    refused("origin: extend", "lvextend", "--size", "64m", "vg0/busy")
+    integrity = ("--snapshot", "--size", "8m", "--name", "new", "vg0/raid1-integrity")
+    refused("integrity: snapshot", "lvcreate", "--yes", *integrity)
 
 
 def no_space() -> None:
@@ -596,7 +622,7 @@ def thin_pools() -> None:
 def main() -> None:
     """Everything, in one boot."""
     layouts()
-    for scene in (broken_groups, names_and_arguments, no_space, in_use, thin_pools):
+    for scene in (broken_groups, names_and_arguments, around_snapshots, no_space, in_use, thin_pools):
         try:
             scene()
         except SystemExit as failure:
