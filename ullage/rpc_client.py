@@ -9,6 +9,8 @@ import grpc
 
 from ullage.errors import UnavailableError
 
+NO_ANSWER = "no answer came in time; what was asked for may go on: ask the same again to find the result"
+
 
 class CallFailedError(UnavailableError):
     """The other side refused, or did not answer; `code` is gRPC's name for why."""
@@ -36,5 +38,5 @@ def channel_to(address: str, *, absent: str) -> Iterator[grpc.Channel]:
             if code is grpc.StatusCode.UNAVAILABLE and "connect" in sentence:
                 sentence = absent
             elif code is grpc.StatusCode.DEADLINE_EXCEEDED and sentence == "Deadline Exceeded":  # gRPC's own words
-                sentence = "no answer came in time; what was asked for may go on: ask the same again to find the result"
+                sentence = NO_ANSWER
             raise CallFailedError(sentence, code=code.name) from failure

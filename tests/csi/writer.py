@@ -26,7 +26,7 @@ import sys
 import time
 from pathlib import Path
 
-RECORD_BYTES, SLOTS = 16 << 10, 96
+RECORD_BYTES, SLOTS = 16 << 10, 32
 RING_BYTES = RECORD_BYTES * SLOTS
 _HEADER = struct.Struct("<8s16sQ")
 _MAGIC = b"ullage w"

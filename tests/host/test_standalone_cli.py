@@ -1,4 +1,4 @@
-"""`ullage volume` against `ullage standalone`, both as the programs that they are, on files of this machine.
+"""`ullage volume` and `snapshot` against `ullage standalone`, as the programs that they are, on files of this machine.
 
 What is there and what is left is read from the kernel and the file system, never from our own code.
 """
@@ -42,19 +42,33 @@ class Machine:
     def staging(self) -> Path:
         return self.base / "staging" / "db"
 
-    def refused(self, *words: str) -> str:
+    def refused(self, *words: str, command: str = "volume") -> str:
         """What `ullage volume …` says when it does not do it."""
-        done = self._asked(*words)
+        done = self._asked(command, *words)
         assert done.returncode == 1, (words, done)
         assert done.stdout == ""
         assert done.stderr.startswith("ullage: ")
         return done.stderr
 
-    def does(self, *words: str) -> str:
+    def does(self, *words: str, command: str = "volume") -> str:
         """What `ullage volume …` prints when it does it."""
-        done = self._asked(*words)
+        done = self._asked(command, *words)
         assert (done.returncode, done.stderr) == (0, ""), (words, done)
         return done.stdout
+
+    def made(self, *words: str) -> list[dict[str, Any]]:
+        """What `ullage volume create …` makes, while how far it is goes unread."""
+        return self._told("volume", *words)
+
+    def snapshots(self, *words: str) -> list[dict[str, Any]]:
+        """What `ullage snapshot …` tells programs."""
+        return self._told("snapshot", *words)
+
+    def _told(self, command: str, *words: str) -> list[dict[str, Any]]:
+        done = self._asked(command, *words, "-o", "json")
+        assert done.returncode == 0, (words, done)
+        items: list[dict[str, Any]] = json.loads(done.stdout)["items"]
+        return items
 
     def listed(self) -> dict[str, int]:
         items: list[dict[str, Any]] = json.loads(self.does("list", "-o", "json"))["items"]
@@ -81,18 +95,41 @@ class Machine:
             if below.startswith("/dev/"):
                 ran("losetup", "--detach", device)
 
+    def let_go(self) -> None:
+        """Unmount what a failed test has left, and the volumes' own file system once the kernel lets go of it."""
+        disk, volumes = str(self.base / "disk"), str(self.base / "volumes")
+        for device in (device for device, file in self.loops().items() if file != disk):
+            ran("losetup", "--detach", device)
+        for place in reversed([place for place in self.mounts() if place != volumes]):
+            ran("umount", place)
+        if volumes in self.mounts():
+            until(lambda: subprocess.run(("umount", volumes), check=False, capture_output=True).returncode == 0)
+
     def files(self) -> set[str]:
         return {path.name for path in (self.base / "volumes").iterdir()} - {RECORD}
 
-    def _asked(self, *words: str) -> subprocess.CompletedProcess[str]:
-        staging = ("--staging-path", str(self.staging)) if words[0] in ("expand", "mount", "unmount") else ()
-        argv = (PROGRAM, "volume", *words, *staging, "--csi-endpoint", self.endpoint)
+    def _asked(self, command: str, *words: str) -> subprocess.CompletedProcess[str]:
+        is_staged = words[0] in ("expand", "mount", "unmount")
+        staging = ("--staging-path", str(self.base / "staging" / words[1])) if is_staged else ()
+        argv = (PROGRAM, command, *words, *staging, "--csi-endpoint", self.endpoint)
         return subprocess.run(argv, check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL)
 
 
-@pytest.fixture
-def machine(root: Path) -> Iterator[Machine]:
+@pytest.fixture(params=["this"])
+def machine(root: Path, request: pytest.FixtureRequest) -> Iterator[Machine]:
+    """Its volumes are in a directory of this machine, or on a new file system of the kind that is asked for."""
     (root / "volumes").mkdir()
+    if request.param != "this":
+        with (root / "disk").open("wb") as disk:
+            disk.truncate(2048 * MIB)
+        ran(f"mkfs.{request.param}", "-q", str(root / "disk"))
+        ran("mount", "-o", "loop", str(root / "disk"), str(root / "volumes"))
+    with _served(root) as machine:
+        yield machine
+
+
+@contextmanager
+def _served(root: Path) -> Iterator[Machine]:
     config = root / "config.yaml"
     config.write_text(f"deviceClasses:\n- {{name: files, type: file, sparse: true, directory: {root}/volumes}}\n")
     with serving(root, config) as process:
@@ -101,6 +138,7 @@ def machine(root: Path) -> Iterator[Machine]:
             yield machine
         finally:
             machine.forget_read_only_devices()
+    machine.let_go()
 
 
 @contextmanager
@@ -198,3 +236,34 @@ def test_a_mount_that_is_refused_leaves_nothing_staged(machine: Machine) -> None
     machine.does("create", "db", "--size", "16Mi")
     assert "is no directory to mount in" in machine.refused("mount", "db", str(machine.base / "no" / "where"))
     assert machine.mounts() == {}
+
+
+@pytest.mark.parametrize("machine", ["ext4", "xfs", "btrfs"], indirect=True)
+@pytest.mark.parametrize("fs_type", ["ext4", "xfs"])
+def test_a_snapshot_and_a_clone_are_seen_beside_their_volume_and_leave_nothing(machine: Machine, fs_type: str) -> None:
+    target, old, again = machine.base / "db", machine.base / "old", machine.base / "again"
+    machine.does("create", "db", "--size", "320Mi")
+    machine.does("mount", "db", str(target), "--fs", fs_type)
+    (target / "file").write_text("cask")
+    (taken,) = machine.snapshots("create", "monday", "--source", "db")
+    assert (taken["sourceVolumeId"], taken["sizeBytes"], taken["readyToUse"]) == ("db", 320 * MIB, True)
+    (target / "file").write_text("dregs")
+    assert machine.snapshots("create", "monday", "--source", "db") == [taken]
+    assert machine.snapshots("list", "db") == machine.snapshots("get", "monday") == [taken]
+
+    (restored,) = machine.snapshots("restore", "monday", "old", "--size", "400Mi")
+    assert restored["capacityBytes"] == 400 * MIB
+    machine.does("mount", "old", str(old), "--fs", fs_type)
+    assert ((old / "file").read_text(), (target / "file").read_text()) == ("cask", "dregs")
+    machine.made("create", "again", "--from", "db")
+    machine.does("mount", "again", str(again), "--fs", fs_type)
+    (again / "file").write_text("cask once more")
+    assert ((again / "file").read_text(), (target / "file").read_text()) == ("cask once more", "dregs")
+    assert machine.listed() == {"again": 320 * MIB, "db": 320 * MIB, "old": 400 * MIB}
+
+    assert machine.does("delete", "monday", command="snapshot") == f"snapshot {taken['snapshotId']} deleted\n"
+    assert "there is no snapshot monday" in machine.refused("delete", "monday", command="snapshot")
+    for name in ("db", "old", "again"):
+        machine.does("unmount", name, str(machine.base / name))
+        machine.does("delete", name)
+    assert (machine.listed(), machine.snapshots("list"), machine.files()) == ({}, [], set())

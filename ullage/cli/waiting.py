@@ -12,9 +12,9 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from ullage.csi_client import Driver, driver_at
-from ullage.rpc_client import CallFailedError
+from ullage.rpc_client import NO_ANSWER, CallFailedError
 
-STEP_SECONDS = 5.0
+STEP_SECONDS = 10.0
 """How long the driver may keep us before it tells how far it is."""
 PAUSE_SECONDS = 0.5
 """Between two questions; a driver that is at it may answer at once."""
@@ -46,7 +46,7 @@ def until_done(options: argparse.Namespace, call: Callable[[Driver, float], Answ
                 f"{failure} (that was after {options.timeout:g} s; the same command again goes on waiting)",
                 code=failure.code,
             ) from failure
-        if str(failure) != told:
+        if str(failure) not in (told, NO_ANSWER):
             told = str(failure)
             sys.stderr.write(f"{told}\n")
             sys.stderr.flush()

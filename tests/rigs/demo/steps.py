@@ -22,7 +22,7 @@ from ullage.pb.csi.v1 import csi_pb2 as pb
 
 CALL_SECONDS = 120.0
 """In the VM everything takes ten times longer."""
-COPY_SECONDS, PATIENCE_SECONDS, PAUSE_SECONDS = 600.0, 5.0, 0.2
+COPY_SECONDS, PATIENCE_SECONDS, PAUSE_SECONDS = 600.0, 10.0, 0.2
 """Where bytes have to be copied, the driver is asked again and again, and says how far it is."""
 ROOM_SECONDS = 3.0
 """The agent looks at a directory once it has been quiet for a moment; LVM's own report needs no such patience."""
@@ -158,7 +158,7 @@ class Steps:
             except grpc.RpcError as refusal:
                 if refusal.code() not in GOES_ON or time.monotonic() > deadline:
                     raise
-                if refusal.details() != told:
+                if refusal.details() not in (told, "Deadline Exceeded"):  # gRPC's own words, which say nothing
                     told = refusal.details() or ""
                     print(f"    {told}", flush=True)
             heed()
