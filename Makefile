@@ -66,6 +66,11 @@ bench-csi: install venv ## what the CSI driver adds to mkfs and mount: ratios in
 	$(BIN)/python -m tests.rigs.vm --smp 2 --disks 2 --disk-bytes 8GiB --timeout 6000 -- \
 		$(BIN)/python -m bench.csi $(ARGS) /dev/vda /dev/vdb
 
+.PHONY: bench-changed
+bench-changed: install venv ## being told what has changed in 10 GiB beside reading them (10 min in the VM, 13 GB of disk)
+	$(BIN)/python -m tests.rigs.vm --smp 2 --disks 2 --disk-bytes 12GiB --timeout 6000 -- \
+		$(BIN)/python -m bench.changed_blocks $(ARGS) /dev/vda /dev/vdb
+
 .PHONY: vm
 vm: install venv ## a shell in a throw-away VM with blank disks; ARGS="--disks 3 -- COMMAND" for a command
 	$(BIN)/python -m tests.rigs.vm $(ARGS)

@@ -12,10 +12,10 @@ What is done, in which order, and what a repetition finds is read from top to bo
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 
-from node_agent import alteration, copies, creation, removal, tending, unfinished
+from node_agent import alteration, changed_blocks, copies, creation, groups, removal, tending, unfinished
 from node_agent.backends.port import Backend
 from node_agent.fills import Fills
 from node_agent.ground import Copier, Ground, Wiper
@@ -24,15 +24,18 @@ from node_agent.locks import Operations, StoreLocks
 from node_agent.refusals import check_sizes
 from node_agent.reporter import Reporter
 from node_agent.stock import Stock
-from ullage.errors import StillRunningError, UllageError
+from ullage.errors import InvalidRequestError, StillRunningError, UllageError
 from ullage.model import (
+    ChangedBlocks,
     CreateVolume,
     DeleteVolume,
     DeviceClass,
     Done,
     ExpandVolume,
+    GroupId,
     ModifyVolume,
     Pool,
+    TakeGroup,
     TakeSnapshot,
     Volume,
     VolumeId,
@@ -103,18 +106,27 @@ class Agent:
                 except UllageError:
                     # One store that cannot be brought up must not keep the others, nor the agent, down.
                     log.exception("activation failed", extra={"store": report.name})
-        for volume in self._stock.volumes().values():
-            if volume.state is not VolumeState.READY or volume.kind is VolumeKind.FROZEN:
+        volumes = self._stock.volumes().values()
+        half_made = [each for each in volumes if each.group is not None and each.state is VolumeState.CREATING]
+        for group in sorted({each.group for each in half_made if each.group is not None}):
+            log.info("finishing what was begun", extra={"group_id": group})
+            again = TakeGroup(group_id=group, sources=())
+            self._resume(VolumeId(group), again, partial(groups.resume, self._ground, group))
+        for volume in volumes:
+            is_begun = volume.state is not VolumeState.READY or volume.kind is VolumeKind.FROZEN
+            if is_begun and volume not in half_made:
                 log.info("finishing what was begun", extra={"volume_id": volume.id, "state": volume.state})
-                work = partial(unfinished.resume, self._ground, volume)
-                try:
-                    self._operations.run(volume.id, volume, work, patience_seconds=0)
-                except StillRunningError:
-                    pass  # as it should be
-                except UllageError:
-                    # Logged where it happened, or the bound on operations. Whoever asks again finishes it; the others
-                    # go on, and so does the agent.
-                    log.info("left for the next request", extra={"volume_id": volume.id})
+                self._resume(volume.id, volume, partial(unfinished.resume, self._ground, volume))
+
+    def _resume(self, key: VolumeId, request: Hashable, work: Callable[[], object]) -> None:
+        try:
+            self._operations.run(key, request, work, patience_seconds=0)
+        except StillRunningError:
+            pass  # as it should be
+        except UllageError:
+            # Logged where it happened, or the bound on operations. Whoever asks again finishes it; the others go on,
+            # and so does the agent.
+            log.info("left for the next request", extra={"volume_id": key})
 
     def create(self, request: CreateVolume, *, patience_seconds: float = LONGEST_WAIT_SECONDS) -> Done:
         """Make a volume, or find the one that an equal request made.
@@ -185,6 +197,63 @@ class Agent:
     def tend(self) -> frozenset[VolumeId]:
         """Give thick snapshots that fill more room; the answer are those for which there is none."""
         return tending.tend(self._ground)
+
+    def snapshot_group(
+        self, request: TakeGroup, *, patience_seconds: float = LONGEST_WAIT_SECONDS
+    ) -> tuple[Volume, ...]:
+        """Keep what several volumes hold at one moment, or find what an equal request took; the answer is by id.
+
+        All of them are kept from being written to meanwhile. Raises as `snapshot`, PreconditionError for a volume that
+        cannot be held still, ConflictError for a group of other volumes.
+        """
+        check_volume_id(request.group_id)
+        for source in request.sources:
+            check_volume_id(source)
+        if not request.sources or len(set(request.sources)) != len(request.sources):
+            raise InvalidRequestError("a group is of one or more volumes, each of them once")
+        request = TakeGroup(group_id=request.group_id, sources=tuple(sorted(request.sources)))
+        return self._operations.run(
+            VolumeId(request.group_id),
+            request,
+            lambda: groups.take(self._ground, request),
+            patience_seconds=patience_seconds,
+        )
+
+    def delete_group(
+        self, group_id: GroupId, snapshots: Sequence[VolumeId], *, patience_seconds: float = LONGEST_WAIT_SECONDS
+    ) -> None:
+        """Make every snapshot of a group be gone, or find that they are; `snapshots` must be of the group.
+
+        Raises InvalidRequestError, and as `delete`.
+        """
+        check_volume_id(group_id)
+        for each in snapshots:
+            check_volume_id(each)
+        request = groups.DeleteGroup(group_id=group_id, snapshots=tuple(sorted(snapshots)))
+        self._operations.run(
+            VolumeId(group_id), request, lambda: groups.delete(self._ground, request), patience_seconds=patience_seconds
+        )
+
+    def group(self, group_id: GroupId) -> tuple[Volume, ...]:
+        """The snapshots of a group, by id; none when there is no such group. Raises UnavailableError."""
+        check_volume_id(group_id)
+        return groups.ready(self._ground, group_id)
+
+    def allocated(self, snapshot_id: VolumeId, *, start_bytes: int = 0) -> ChangedBlocks:
+        """Where a snapshot may be anything but zero, from `start_bytes` on: the end of a range goes on after it.
+
+        Raises NotFoundError, InvalidRequestError (no snapshot), OutOfRangeError, VolumeNotReadyError, PreconditionError
+        (it cannot be told of this kind of volume), UnavailableError, CommandError.
+        """
+        return changed_blocks.allocated(self._ground, snapshot_id, start_bytes)
+
+    def changed(self, base_id: VolumeId, target_id: VolumeId, *, start_bytes: int = 0) -> ChangedBlocks:
+        """Where a snapshot may differ from an earlier one of the same volume; as `allocated`.
+
+        Up to the later one's size: what it has beyond the earlier one's end may be anything but zero in these ranges.
+        Raises InvalidRequestError also for snapshots of two volumes, in two pools or in the wrong order.
+        """
+        return changed_blocks.changed(self._ground, base_id, target_id, start_bytes)
 
     def get(self, volume_id: VolumeId) -> Volume:
         """One volume, from memory; raises NotFoundError only when every store could be read."""

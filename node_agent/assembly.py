@@ -54,10 +54,10 @@ class Assembly:
         return is_idle
 
 
-def backends(runner: Runner, lvm_prefix: Sequence[str] = ()) -> tuple[Backend, ...]:
-    """Every kind of storage that this version serves."""
+def backends(runner: Runner, lvm_prefix: Sequence[str] = (), debts: Debts | None = None) -> tuple[Backend, ...]:
+    """Every kind of storage that this version serves; what they take and have to give back is noted in `debts`."""
     lvm = Lvm(runner=runner, prefix=tuple(lvm_prefix), has_udev=bool(lvm_prefix) or UDEV_CONTROL.exists())
-    return (LvmBackend(lvm), FileBackend(runner))
+    return (LvmBackend(lvm, debts), FileBackend(runner))
 
 
 def assemble(  # noqa: PLR0913 - the outermost parts

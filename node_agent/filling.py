@@ -16,7 +16,9 @@ from node_agent.ground import Ground
 from node_agent.removal import unfreeze
 from node_agent.wipe import Moment
 from ullage.errors import (
+    DeviceError,
     PreconditionError,
+    SnapshotOverflowedError,
     StoreBusyError,
     UnavailableError,
     VolumeNotReadyError,
@@ -45,16 +47,20 @@ def fill(ground: Ground, volume: Volume) -> Volume:
         turn = ground.fills.turn(
             volume.id, Fill(device_class=volume.device_class, left_bytes=left_bytes), course.wait_for
         )
-        with turn, ground.backend(source.store).reading(source) as descriptor:
-            ground.copy(
-                descriptor,
-                volume.device_path,
-                course,
-                start_bytes=volume.filled_bytes,
-                end_bytes=source.size_bytes,
-                # Of a kind that never shows old bytes, a new one shows zeroes wherever this copy has not written.
-                is_blank=not backend.needs_wipe(volume.type, Wipe.ZERO),
-            )
+        try:
+            with turn, ground.backend(source.store).reading(source) as descriptor:
+                ground.copy(
+                    descriptor,
+                    volume.device_path,
+                    course,
+                    start_bytes=volume.filled_bytes,
+                    end_bytes=source.size_bytes,
+                    # Of a kind that never shows old bytes, a new one shows zeroes wherever this copy has not written.
+                    is_blank=not backend.needs_wipe(volume.type, Wipe.ZERO),
+                )
+        except DeviceError:
+            ground.reporter.wish(source.store)  # a snapshot that has overflowed answers with errors
+            raise
     volume = course.volume
     if is_wiped:
         ground.wipe_part(volume, Moment.CREATE, source.size_bytes)
@@ -68,12 +74,15 @@ def fill(ground: Ground, volume: Volume) -> Volume:
 
 
 def is_lost(ground: Ground, volume: Volume) -> bool:
-    """Whether a volume was to be filled from what is provably gone: its content is nobody's, and never will be.
+    """Whether a volume was to be filled from what is provably gone, or has overflowed: nobody will ever have use of it.
 
     Raises UnavailableError when what it is filled from may be where we cannot look.
     """
-    if volume.state is not VolumeState.FILLING or _source(ground, volume) is not None:
+    if volume.state is not VolumeState.FILLING:
         return False
+    source = _source(ground, volume)
+    if source is not None:
+        return source.problem is not None and source.problem.reason == SnapshotOverflowedError.reason
     ground.reporter.look_now()
     ground.refuse_if_blind(f"what {volume.id} is filled from is on none of the readable stores")
     found = ground.stock.find(volume.id)

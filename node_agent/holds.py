@@ -26,15 +26,15 @@ from pathlib import Path
 
 from node_agent import mounts
 from node_agent.debts import Debts
+from node_agent.grips import THAW_SECONDS, Grip, Worker
 from node_agent.mounts import Mount
-from ullage.errors import DeviceError, PreconditionError, UllageError
+from ullage.errors import DeviceError, PreconditionError
 from ullage.model import Volume
 
 FROZEN = "frozen"
 """The kind of debt."""
-THAW_SECONDS = 10.0
-"""How long a thaw is waited for; it goes on by itself, and says how it ended."""
-_FREEZE, _THAW = 0xC0045877, 0xC0045878  # FIFREEZE, FITHAW of <linux/fs.h>
+FREEZE, THAW = 0xC0045877, 0xC0045878  # FIFREEZE, FITHAW of <linux/fs.h>
+Ioctl = Callable[[int, int, int], object]
 _FEW = 3
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 class Hold:
     """Some volumes being held, or having been."""
 
-    def __init__(self, grips: Sequence[_Grip]) -> None:
+    def __init__(self, grips: Sequence[Grip]) -> None:
         self._grips = tuple(grips)
 
     def check(self) -> None:
@@ -58,11 +58,12 @@ class Hold:
 class Holds:
     """Thread-safe. Keeps the holds of this process, and ends those of the last."""
 
-    def __init__(self, debts: Debts | None = None) -> None:
+    def __init__(self, debts: Debts | None = None, ioctl: Ioctl = fcntl.ioctl) -> None:
         """Without `debts` nothing is noted, and what this process leaves frozen by its death stays so."""
         self._debts = debts or Debts()
+        self._ioctl = ioctl
         self._guard = threading.Lock()
-        self._grips: set[_Grip] = set()
+        self._grips: set[Grip] = set()
         self._on_end: Callable[[float], None] = lambda _: None
 
     def tell(self, on_end: Callable[[float], None]) -> None:
@@ -78,7 +79,7 @@ class Holds:
         deadline = time.monotonic() + limit_seconds
         table = mounts.read()
         grips = [
-            _Grip(f"{volume.id} ({why})", how, deadline)
+            Grip(f"{volume.id} ({why})", how, deadline)
             for volume in sorted(volumes, key=lambda each: each.id)
             if volume.is_active
             for why, how in [self._way(volume, table)]
@@ -92,6 +93,13 @@ class Holds:
         mounted = _mounts_of(volume, mounts.read()) if volume.is_active else ()
         with self.still([volume] if mounted else [], limit_seconds) as hold:
             yield hold
+
+    def check_holdable(self, volumes: Sequence[Volume]) -> None:
+        """Raise PreconditionError for the first that `still` would refuse, as far as it can be told by looking."""
+        table = mounts.read()
+        for volume in volumes:
+            if volume.is_active:
+                self._way(volume, table)
 
     def is_mounted(self, volume: Volume) -> bool:
         """Whether a file system on it is mounted where we see it."""
@@ -108,13 +116,13 @@ class Holds:
         """Thaw what a process that died has left frozen; to be done before anything touches those devices."""
         for debt in self._debts.left(FROZEN):
             facts = debt.facts
-            failure = _Worker(f"thaw-{facts.get('volume', '')}", partial(_thaw_left, facts)).failure(THAW_SECONDS)
+            failure = Worker(f"thaw-{facts.get('volume', '')}", partial(_thaw_left, facts)).failure(THAW_SECONDS)
             if failure is not None:
                 self._debts.owe(FROZEN, facts)  # for the next start
                 log.error("a file system may still be frozen", extra={**facts, "why": str(failure)})
 
     @contextmanager
-    def _held(self, grips: Sequence[_Grip], names: Sequence[str]) -> Iterator[Hold]:
+    def _held(self, grips: Sequence[Grip], names: Sequence[str]) -> Iterator[Hold]:
         began = time.monotonic()
         with ExitStack() as given_back:  # the last first, and all of them even if one fails
             for grip in grips:
@@ -127,7 +135,7 @@ class Holds:
         self._on_end(seconds)
         log.info("held still", extra={"volumes": sorted(names), "seconds": round(seconds, 3)})
 
-    def _give_back(self, grip: _Grip) -> None:
+    def _give_back(self, grip: Grip) -> None:
         grip.give_back()
         with self._guard:
             self._grips.discard(grip)
@@ -153,7 +161,7 @@ class Holds:
             facts = {"volume": volume.id, "device": f"{volume.device_major}:{volume.device_minor}"}
             paid = self._debts.owe(FROZEN, facts)
             try:
-                fcntl.ioctl(descriptor, _FREEZE, 0)
+                self._ioctl(descriptor, FREEZE, 0)
             except OSError as failure:
                 paid()
                 if failure.errno == errno.EBUSY:
@@ -165,84 +173,19 @@ class Holds:
             try:
                 yield
             finally:
-                _thaw(volume, descriptor, place)
+                self._thaw(volume, descriptor, place)
                 paid()
         finally:
             os.close(descriptor)
 
-
-class _Worker:
-    """Something done in a thread of its own: the caller waits for as long as it likes."""
-
-    def __init__(self, name: str, work: Callable[[], None]) -> None:
-        self._work = work
-        self._failure: BaseException | None = None
-        self.ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
-
-    def failure(self, timeout_seconds: float) -> BaseException | None:
-        """What ended it, or that it has not ended in time; None when all went well."""
-        if not self.ended.wait(timeout_seconds):
-            return TimeoutError(f"not done within {timeout_seconds:g} s; it goes on")
-        return self._failure
-
-    def _run(self) -> None:
+    def _thaw(self, volume: Volume, descriptor: int, place: str) -> None:
         try:
-            self._work()
-        except BaseException as failure:  # noqa: BLE001 - the top of a thread; whoever waits gets it
-            self._failure = failure
-        finally:
-            self.ended.set()
-
-
-class _Grip:
-    """One volume held, by a thread that lets go when it is told to, and at the deadline."""
-
-    def __init__(self, name: str, how: Callable[[], Iterator[None]], deadline: float) -> None:
-        self._name, self._how, self._deadline = name, how, deadline
-        self._taken, self._told = threading.Event(), threading.Event()
-        self._is_overdue = False
-        self._worker: _Worker | None = None
-
-    def take(self) -> None:
-        """Raises PreconditionError when it cannot be held, or not in time."""
-        self._worker = _Worker(f"hold-{self._name}", self._hold)
-        self._taken.wait(max(0.0, self._deadline - time.monotonic()))
-        self.check()
-
-    def end(self) -> None:
-        """Let go although whoever has it is not done."""
-        self._is_overdue = True
-        self.give_back()
-
-    def give_back(self) -> None:
-        """Let go; does not raise."""
-        self._told.set()
-        failure = self._worker.failure(THAW_SECONDS) if self._worker is not None else None
-        if failure is not None and not isinstance(failure, UllageError):
-            log.error("a hold did not end well", extra={"held": self._name, "why": str(failure)})
-
-    def check(self) -> None:
-        """See `Hold.check`."""
-        if self._worker is None:
-            return
-        failure = self._worker.failure(0) if self._worker.ended.is_set() or self._told.is_set() else None
-        if isinstance(failure, UllageError):
-            raise failure
-        if failure is not None or self._is_overdue or not self._taken.is_set():
-            why = f": {failure}" if failure else ""
-            raise PreconditionError(f"{self._name} could not be held still for as long as was needed{why}")
-
-    def _hold(self) -> None:
-        """Late as it may come: once nobody waits for it any more it is given back at once."""
-        try:
-            with contextmanager(self._how)():
-                self._taken.set()
-                if not self._told.wait(max(0.0, self._deadline - time.monotonic())):
-                    self._is_overdue = True
-        finally:
-            self._taken.set()
+            self._ioctl(descriptor, THAW, 0)
+        except OSError as failure:
+            if failure.errno == errno.EINVAL:
+                raise PreconditionError(f"{place} ({volume.id}) was thawed by somebody else during a hold") from failure
+            log.error("not thawed", extra={"path": place, "volume_id": volume.id, "why": str(failure)})  # noqa: TRY400
+            raise DeviceError(f"{place} ({volume.id}) cannot be thawed: {failure.strerror}") from failure
 
 
 @contextmanager
@@ -286,16 +229,6 @@ def _opened(volume: Volume, mounted: Sequence[Mount]) -> tuple[int, str]:
     raise _cannot(volume, f"none of its mounts can be reached ({', '.join(each.place for each in mounted[:_FEW])})")
 
 
-def _thaw(volume: Volume, descriptor: int, place: str) -> None:
-    try:
-        fcntl.ioctl(descriptor, _THAW, 0)
-    except OSError as failure:
-        if failure.errno == errno.EINVAL:
-            raise PreconditionError(f"{place} ({volume.id}) was thawed by somebody else during a hold") from failure
-        log.error("not thawed", extra={"path": place, "volume_id": volume.id, "why": str(failure)})  # noqa: TRY400
-        raise DeviceError(f"{place} ({volume.id}) cannot be thawed: {failure.strerror}") from failure
-
-
 def _thaw_left(facts: dict[str, str]) -> None:
     """Raises OSError, ValueError."""
     major, minor = map(int, facts["device"].split(":"))
@@ -316,7 +249,7 @@ def _thaw_left(facts: dict[str, str]) -> None:
 
 def _thaw_again(descriptor: int, facts: dict[str, str], place: str) -> None:
     try:
-        fcntl.ioctl(descriptor, _THAW, 0)
+        fcntl.ioctl(descriptor, THAW, 0)
     except OSError as failure:
         if failure.errno != errno.EINVAL:  # it had not come to it, or is thawed already
             raise

@@ -13,7 +13,7 @@ from ullage.errors import (
     InsufficientCapacityError,
     InvalidRequestError,
     NotFoundError,
-    PreconditionError,
+    SnapshotOverflowedError,
     UnknownDeviceClassError,
     VolumeNotReadyError,
 )
@@ -40,7 +40,7 @@ from ullage.names import kind_of
 from ullage.ports import Provisioned, Snapshot
 
 USABLE = frozenset({VolumeState.READY, VolumeState.GROWING})
-LOST = frozenset({"SnapshotOverflowed"})
+LOST = frozenset({SnapshotOverflowedError.reason})
 """Problems of a snapshot that nobody can mend: it does not hold any more what it was taken for."""
 
 
@@ -142,26 +142,31 @@ class LocalProvisioner:
 
     def snapshot_group(self, request: TakeGroup, *, patience_seconds: float) -> Sequence[Snapshot]:
         """See the port."""
-        del patience_seconds
-        raise PreconditionError(f"{', '.join(request.sources)} cannot be held still together yet")
+        members = self._agent.snapshot_group(request, patience_seconds=patience_seconds)
+        return tuple(self._taken(volume) for volume in members)
 
     def delete_group(self, group: GroupId, snapshots: Sequence[VolumeId], *, patience_seconds: float) -> None:
         """See the port."""
-        del group, snapshots, patience_seconds
+        members = {volume.id for volume in self._agent.group(group)}
+        if not members <= set(snapshots):
+            raise InvalidRequestError(
+                f"group {group} has members that are not named: {', '.join(sorted(members - set(snapshots)))}"
+            )
+        # Of a group that is not there the names do not matter; what is left of it half made goes all the same.
+        self._agent.delete_group(group, snapshots if members else (), patience_seconds=patience_seconds)
 
     def group(self, group: GroupId) -> Sequence[Snapshot]:
         """See the port."""
-        return tuple(each for each in self.snapshots() if each.group == group)
+        return tuple(self._taken(volume) for volume in self._agent.group(group))
 
     def allocated(self, snapshot_id: VolumeId, *, start_bytes: int) -> ChangedBlocks:
         """See the port."""
-        del start_bytes
-        raise PreconditionError(f"changed blocks of {self.get_snapshot(snapshot_id).id} cannot be told yet")
+        return self._agent.allocated(self.get_snapshot(snapshot_id).id, start_bytes=start_bytes)
 
     def changed(self, base: VolumeId, target: VolumeId, *, start_bytes: int) -> ChangedBlocks:
         """See the port."""
-        self.get_snapshot(base)
-        return self.allocated(target, start_bytes=start_bytes)
+        of = [self.get_snapshot(each).id for each in (base, target)]
+        return self._agent.changed(*of, start_bytes=start_bytes)
 
     def pools(self, node: NodeName | None) -> Sequence[Pool]:
         """See the port."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
 from ullage.capacity import Allocation
@@ -73,6 +74,16 @@ class NewVolume:
     group: GroupId | None = None
 
 
+class HeldStep(StrEnum):
+    """What makes a snapshot one of the moment at which its source is held still: mounted and frozen, or not in use.
+
+    CREATE: `create`, during the hold. RENEW: `renew`, during the hold, of one that was made before.
+    """
+
+    CREATE = "create"
+    RENEW = "renew"
+
+
 class Backend(Protocol):
     """One kind of storage on this node, for the classes it was given."""
 
@@ -102,6 +113,15 @@ class Backend(Protocol):
         storage has no copies of.
         """
 
+    def held_step(self, source: Volume, *, is_mounted: bool) -> HeldStep:
+        """What a snapshot of this source takes during a hold; raises PreconditionError where there is no way."""
+
+    def renew(self, snapshots: Sequence[Volume]) -> None:
+        """Let these CREATING snapshots, all of one store, hold what their sources hold now. Takes moments.
+
+        Nobody can write to the sources meanwhile. Raises NotOursError.
+        """
+
     def is_copied_by_bytes(self, source: Volume) -> bool:
         """Whether a volume that begins as this source has to be filled: `create` cannot give it the content at once."""
 
@@ -117,7 +137,8 @@ class Backend(Protocol):
     def allocated(self, snapshot: Volume) -> Iterator[ByteRange]:
         """Where the snapshot may be anything but zero: ranges in ascending order, apart. Reads none of its bytes.
 
-        Raises PreconditionError where that cannot be told exactly.
+        Raises PreconditionError where that cannot be told exactly, and whatever it raises before it answers. No lock is
+        held, neither then nor while the ranges are gone through.
         """
 
     def changed(self, base: Volume, target: Volume) -> Iterator[ByteRange]:

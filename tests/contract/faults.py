@@ -25,12 +25,13 @@ from node_agent.backends.file.backend import FileBackend
 from node_agent.backends.file.files import DurableFiles, _written_aside
 from node_agent.backends.lvm.backend import LvmBackend
 from node_agent.backends.lvm.command import Lvm
-from node_agent.backends.port import Backend, NewVolume, StoreReport
+from node_agent.backends.port import Backend, HeldStep, NewVolume, StoreReport
+from node_agent.copying import Course, copy
 from node_agent.locks import MOST_OPERATIONS
 from node_agent.status import code_of
 from node_agent.wipe import Moment, wipe
 from ullage.capacity import Allocation
-from ullage.errors import CommandFailedError, UllageError
+from ullage.errors import MIB, CommandFailedError, UllageError
 from ullage.model import ByteRange, DeviceClass, DeviceType, Pool, StoreName, Volume, Wipe
 from ullage.run import ENVIRONMENT, Finished, Runner, Subprocesses
 
@@ -274,6 +275,12 @@ class Steps:
     def expand(self, volume: Volume, growth: Allocation, *, needs_wipe: bool) -> Volume:
         return self._around(f"expand {volume.id}", lambda: self._real.expand(volume, growth, needs_wipe=needs_wipe))
 
+    def held_step(self, source: Volume, *, is_mounted: bool) -> HeldStep:
+        return self._real.held_step(source, is_mounted=is_mounted)
+
+    def renew(self, snapshots: Sequence[Volume]) -> None:
+        self._around(f"renew {', '.join(each.id for each in snapshots)}", lambda: self._real.renew(snapshots))
+
     def is_copied_by_bytes(self, source: Volume) -> bool:
         return self._real.is_copied_by_bytes(source)
 
@@ -331,6 +338,52 @@ class Wipes:
         self._around(f"wipe of {device_path}", whole)
 
 
+@dataclass
+class Copies:
+    """A Copier that has a checkpoint every few steps, and tells where it began and how far it is before each next."""
+
+    around: Around = undisturbed
+    starts: list[int] = field(default_factory=list)
+
+    def __call__(  # noqa: PLR0913 - a Copier
+        self, source: int, device_path: str, course: Course, *, start_bytes: int, end_bytes: int, is_blank: bool
+    ) -> None:
+        self.starts.append(start_bytes)
+        watched = _Watched(course, self.around)
+        copy(
+            source,
+            device_path,
+            watched,
+            start_bytes=start_bytes,
+            end_bytes=end_bytes,
+            is_blank=is_blank,
+            checkpoint_bytes=CHECKPOINT_BYTES,
+        )
+
+
+CHECKPOINT_BYTES = 8 * MIB
+
+
+@dataclass(frozen=True)
+class _Watched:
+    """A Course."""
+
+    real: Course
+    around: Around
+
+    def reached(self, offset_bytes: int) -> None:
+        self.around(f"copied up to {offset_bytes}", lambda: self.real.reached(offset_bytes))
+
+    def durable(self, offset_bytes: int) -> None:
+        self.real.durable(offset_bytes)
+
+    def pause_seconds(self, moved_bytes: int) -> float:
+        return self.real.pause_seconds(moved_bytes)
+
+    def is_stopping(self) -> bool:
+        return self.real.is_stopping()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Disturbed:
     """What happens to each kind of step of an agent."""
@@ -341,6 +394,7 @@ class Disturbed:
     port: Around = undisturbed
     reports: Around = undisturbed
     wipes: Around = undisturbed
+    copies: Around | Copies = undisturbed
 
     def assembly(self, *, store_patience_seconds: float = 60.0, most_operations: int = MOST_OPERATIONS) -> Assembly:
         """An agent, not configured, that is disturbed so."""
@@ -352,6 +406,7 @@ class Disturbed:
         return assemble(
             kinds,
             wiper=Wipes(self.wipes),
+            copier=self.copies if isinstance(self.copies, Copies) else Copies(self.copies),
             store_patience_seconds=store_patience_seconds,
             most_operations=most_operations,
         )

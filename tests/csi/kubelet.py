@@ -32,12 +32,14 @@ RWO, RWOP, READER = Mode.SINGLE_NODE_MULTI_WRITER, Mode.SINGLE_NODE_SINGLE_WRITE
 
 
 class Client:
-    """The three services on one socket."""
+    """All services on one socket."""
 
     def __init__(self, address: str) -> None:
         self._channel = grpc.insecure_channel(address)
         self.identity = csi_pb2_grpc.IdentityStub(self._channel)
         self.controller = csi_pb2_grpc.ControllerStub(self._channel)
+        self.group = csi_pb2_grpc.GroupControllerStub(self._channel)
+        self.metadata = csi_pb2_grpc.SnapshotMetadataStub(self._channel)
         self.node = csi_pb2_grpc.NodeStub(self._channel)
 
     def close(self) -> None:
@@ -51,6 +53,59 @@ class Client:
 
     def delete(self, volume_id: str) -> None:
         self.controller.DeleteVolume(pb.DeleteVolumeRequest(volume_id=volume_id), timeout=LONG_SECONDS)
+
+    def snapshot(self, name: str, source: str) -> pb.Snapshot:
+        """As csi-snapshotter does."""
+        request = pb.CreateSnapshotRequest(
+            name=name, source_volume_id=source, parameters={"csi.storage.k8s.io/volumesnapshot/name": name}
+        )
+        answer: pb.CreateSnapshotResponse = self.controller.CreateSnapshot(request, timeout=LONG_SECONDS)
+        return answer.snapshot
+
+    def delete_snapshot(self, snapshot_id: str) -> None:
+        self.controller.DeleteSnapshot(pb.DeleteSnapshotRequest(snapshot_id=snapshot_id), timeout=LONG_SECONDS)
+
+    def get_snapshot(self, snapshot_id: str) -> pb.Snapshot:
+        request = pb.GetSnapshotRequest(snapshot_id=snapshot_id)
+        answer: pb.GetSnapshotResponse = self.controller.GetSnapshot(request, timeout=LONG_SECONDS)
+        return answer.snapshot
+
+    def snapshots(self, **which: str) -> list[pb.Snapshot]:
+        """`which` is `snapshot_id` or `source_volume_id`."""
+        answer = self.controller.ListSnapshots(pb.ListSnapshotsRequest(**which), timeout=LONG_SECONDS)  # type: ignore[arg-type]
+        return [entry.snapshot for entry in answer.entries]
+
+    def snapshot_group(self, name: str, *sources: str) -> pb.VolumeGroupSnapshot:
+        request = pb.CreateVolumeGroupSnapshotRequest(name=name, source_volume_ids=sources)
+        answer: pb.CreateVolumeGroupSnapshotResponse = self.group.CreateVolumeGroupSnapshot(
+            request, timeout=LONG_SECONDS
+        )
+        return answer.group_snapshot
+
+    def get_group(self, group: str, *members: str) -> pb.VolumeGroupSnapshot:
+        request = pb.GetVolumeGroupSnapshotRequest(group_snapshot_id=group, snapshot_ids=members)
+        answer: pb.GetVolumeGroupSnapshotResponse = self.group.GetVolumeGroupSnapshot(request, timeout=LONG_SECONDS)
+        return answer.group_snapshot
+
+    def delete_group(self, group: str, *members: str) -> None:
+        request = pb.DeleteVolumeGroupSnapshotRequest(group_snapshot_id=group, snapshot_ids=members)
+        self.group.DeleteVolumeGroupSnapshot(request, timeout=LONG_SECONDS)
+
+    def allocated(self, of: str, starting_offset: int = 0, max_results: int = 0) -> list[tuple[int, int]]:
+        """All ranges of the stream, as offsets and sizes."""
+        request = pb.GetMetadataAllocatedRequest(
+            snapshot_id=of, starting_offset=starting_offset, max_results=max_results
+        )
+        answers = self.metadata.GetMetadataAllocated(request, timeout=LONG_SECONDS)
+        return [(each.byte_offset, each.size_bytes) for answer in answers for each in answer.block_metadata]
+
+    def changed(self, base: str, target: str, starting_offset: int = 0) -> list[tuple[int, int]]:
+        """The same."""
+        request = pb.GetMetadataDeltaRequest(
+            base_snapshot_id=base, target_snapshot_id=target, starting_offset=starting_offset
+        )
+        answers = self.metadata.GetMetadataDelta(request, timeout=LONG_SECONDS)
+        return [(each.byte_offset, each.size_bytes) for answer in answers for each in answer.block_metadata]
 
     def expand(self, volume_id: str, size_bytes: int) -> pb.ControllerExpandVolumeResponse:
         request = pb.ControllerExpandVolumeRequest(
@@ -85,6 +140,7 @@ def creation(  # noqa: PLR0913 - what a request may hold
     device_class: str = "main",
     mutable: dict[str, str] | None = None,
     nodes: tuple[str, ...] = (),
+    source: pb.VolumeContentSource | None = None,
 ) -> pb.CreateVolumeRequest:
     """The message of external-provisioner with --strict-topology and --extra-create-metadata."""
     topologies = [pb.Topology(segments={"ullage.io/node": node}) for node in nodes]
@@ -94,10 +150,19 @@ def creation(  # noqa: PLR0913 - what a request may hold
         volume_capabilities=[mounted(fs_type)],
         parameters={CLASS_KEY: device_class, "csi.storage.k8s.io/pv/name": name},
         mutable_parameters=mutable or {},
+        volume_content_source=source,
         accessibility_requirements=(
             pb.TopologyRequirement(requisite=topologies, preferred=topologies) if topologies else None
         ),
     )
+
+
+def of_snapshot(snapshot_id: str) -> pb.VolumeContentSource:
+    return pb.VolumeContentSource(snapshot=pb.VolumeContentSource.SnapshotSource(snapshot_id=snapshot_id))
+
+
+def of_volume(volume_id: str) -> pb.VolumeContentSource:
+    return pb.VolumeContentSource(volume=pb.VolumeContentSource.VolumeSource(volume_id=volume_id))
 
 
 def mounted(fs_type: str = "", *flags: str, mode: int = RWO) -> pb.VolumeCapability:

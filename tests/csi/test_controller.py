@@ -8,7 +8,7 @@ from grpc import StatusCode
 from tests.contract.faults import until
 from tests.contract.sites import CLASS, Site
 from tests.csi.drivers import NODE, SMALL_BYTES, Driver, HereServed
-from tests.csi.kubelet import MIB, Client, Kubelet, block, code_of, creation, mounted, refusal_of
+from tests.csi.kubelet import MIB, Client, Kubelet, block, code_of, creation, mounted, of_snapshot, refusal_of
 from ullage.pb.csi.v1 import csi_pb2 as pb
 
 ANYWHERE = pytest.mark.only_on("file", "thick", "thin")
@@ -121,7 +121,7 @@ def test_a_name_is_one_volume_and_what_differs_is_refused(site: Site, services: 
         "negative": (creation("pvc-b", -1), bad),
         "elsewhere": (creation("pvc-b", SMALL_BYTES, nodes=("elsewhere",)), StatusCode.RESOURCE_EXHAUSTED),
         "both wrong": (creation("pvc-b", 0, SMALL_BYTES, fs_type="xfs", mutable={"wipe": "never"}), bad),
-        "a snapshot": (_from_snapshot(creation("pvc-b", SMALL_BYTES)), bad),
+        "no snapshot's id": (creation("pvc-b", SMALL_BYTES, source=of_snapshot("pvc-a")), StatusCode.NOT_FOUND),
     }
     for what, (request, code) in answers.items():
         assert code_of(lambda request=request: client.controller.CreateVolume(request)) is code, what  # type: ignore[misc]
@@ -202,8 +202,7 @@ def test_what_is_not_offered_is_unimplemented(services: HereServed) -> None:
     unimplemented = StatusCode.UNIMPLEMENTED
     asks = (
         lambda: client.controller.ControllerPublishVolume(pb.ControllerPublishVolumeRequest()),
-        lambda: client.controller.CreateSnapshot(pb.CreateSnapshotRequest()),
-        lambda: client.controller.ListSnapshots(pb.ListSnapshotsRequest()),
+        lambda: client.controller.ControllerListVolumeHealth(pb.ControllerListVolumeHealthRequest()),
         lambda: client.node.NodeGetStorageHealth(pb.NodeGetStorageHealthRequest()),
     )
     assert [code_of(ask) for ask in asks] == [unimplemented] * len(asks)
@@ -211,9 +210,4 @@ def test_what_is_not_offered_is_unimplemented(services: HereServed) -> None:
 
 def _with(request: pb.CreateVolumeRequest, key: str, value: str) -> pb.CreateVolumeRequest:
     request.parameters[key] = value
-    return request
-
-
-def _from_snapshot(request: pb.CreateVolumeRequest) -> pb.CreateVolumeRequest:
-    request.volume_content_source.snapshot.snapshot_id = "snap"
     return request

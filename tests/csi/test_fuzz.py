@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,11 +23,17 @@ from hypothesis import strategies as st
 from tests.contract.faults import until
 from tests.contract.sites import CLASS, Site
 from tests.csi.drivers import NODE, Driver, can_grow_ext4
-from tests.csi.kubelet import LONG_SECONDS, MIB, RWOP, Kubelet, block, creation, mounted
+from tests.csi.kubelet import LONG_SECONDS, MIB, RWOP, Kubelet, block, creation, mounted, of_snapshot, of_volume
+from ullage.model import VolumeId
+from ullage.names import group_id, member_id, snapshot_id
 from ullage.pb.csi.v1 import csi_pb2 as pb
 
 USES = {"pvc-a": mounted(), "pvc-b": block(), "pvc-c": mounted("ext4", "noatime", mode=RWOP)}
 """What each volume is for, so that right calls go on from one another."""
+SNAPSHOT, OLDER, GROUP = snapshot_id("nightly"), snapshot_id("weekly"), group_id("both")
+MEMBERS = tuple(member_id(GROUP, VolumeId(name)) for name in USES)
+SNAPSHOTS = (SNAPSHOT, OLDER, *MEMBERS)
+SOURCES = (None, None, None, of_snapshot(SNAPSHOT), of_volume("pvc-a"))
 SECRET = "open-sesame"  # noqa: S105 - it is to be found in no log
 METHODS = tuple(
     f"/csi.v1.{service.name}/{method.name}"
@@ -124,7 +130,28 @@ def _right(draw: st.DrawFn, folder: Path) -> tuple[str, Message]:
     staging, target = (f"{folder}/{name}/{each}" for each in ("staging", draw(st.sampled_from(["one", "two"]))))
     Path(staging).mkdir(parents=True, exist_ok=True)
     asks: dict[str, Message] = {
-        "Controller/CreateVolume": creation(name, size, mutable={"wipe": "discard"}),
+        "Controller/CreateVolume": creation(
+            name, size, mutable={"wipe": "discard"}, source=draw(st.sampled_from(SOURCES))
+        ),
+        "Controller/CreateSnapshot": pb.CreateSnapshotRequest(
+            name=draw(st.sampled_from(["nightly", "weekly"])), source_volume_id=name
+        ),
+        "Controller/DeleteSnapshot": pb.DeleteSnapshotRequest(snapshot_id=draw(st.sampled_from(SNAPSHOTS))),
+        "Controller/ListSnapshots": pb.ListSnapshotsRequest(source_volume_id=name),
+        "Controller/GetSnapshot": pb.GetSnapshotRequest(snapshot_id=SNAPSHOT),
+        "GroupController/CreateVolumeGroupSnapshot": pb.CreateVolumeGroupSnapshotRequest(
+            name="both", source_volume_ids=["pvc-a", "pvc-b"]
+        ),
+        "GroupController/GetVolumeGroupSnapshot": pb.GetVolumeGroupSnapshotRequest(
+            group_snapshot_id=GROUP, snapshot_ids=MEMBERS[:2]
+        ),
+        "GroupController/DeleteVolumeGroupSnapshot": pb.DeleteVolumeGroupSnapshotRequest(
+            group_snapshot_id=GROUP, snapshot_ids=MEMBERS[:2]
+        ),
+        "SnapshotMetadata/GetMetadataAllocated": pb.GetMetadataAllocatedRequest(snapshot_id=SNAPSHOT),
+        "SnapshotMetadata/GetMetadataDelta": pb.GetMetadataDeltaRequest(
+            base_snapshot_id=OLDER, target_snapshot_id=SNAPSHOT
+        ),
         "Controller/DeleteVolume": pb.DeleteVolumeRequest(volume_id=name),
         "Controller/ControllerExpandVolume": pb.ControllerExpandVolumeRequest(
             volume_id=name, capacity_range=pb.CapacityRange(required_bytes=size)
@@ -141,7 +168,8 @@ def _right(draw: st.DrawFn, folder: Path) -> tuple[str, Message]:
         "Node/NodeUnpublishVolume": pb.NodeUnpublishVolumeRequest(volume_id=name, target_path=target),
         "Node/NodeUnstageVolume": pb.NodeUnstageVolumeRequest(volume_id=name, staging_target_path=staging),
     }
-    method = draw(st.sampled_from([*asks, "Controller/CreateVolume", "Node/NodeStageVolume", "Node/NodePublishVolume"]))
+    often = ["Controller/CreateVolume", "Node/NodeStageVolume", "Node/NodePublishVolume", "Node/NodeUnstageVolume"]
+    method = draw(st.sampled_from([*asks, *often, *often]))
     return f"/csi.v1.{method}", asks[method]
 
 
@@ -187,8 +215,10 @@ def _text(name: str, folder: Path) -> st.SearchStrategy[str]:
     if name.endswith("_path"):
         below = [str(folder / each) for each in ("staging", "target", "a/b/c", "x" * 300, f"../{folder.name}/target")]
         return st.sampled_from([*below, *(each for each in HOSTILE if each != "/")])
-    if name in {"name", "volume_id", "source_volume_id"}:
-        return st.sampled_from((*USES, *HOSTILE))
+    if name in {"name", "volume_id", "source_volume_id", "source_volume_ids"}:
+        return st.sampled_from((*USES, *HOSTILE, SNAPSHOT))
+    if "snapshot_id" in name:
+        return st.sampled_from((*SNAPSHOTS, *HOSTILE, GROUP, "pvc-a"))
     return st.one_of(st.sampled_from(HOSTILE), st.text(max_size=20))
 
 
@@ -199,16 +229,25 @@ def _method(path: str) -> MethodDescriptor:
 
 @dataclass
 class Model:
-    """The volumes that should be there."""
+    """The volumes and snapshots that should be there."""
 
     channel: grpc.Channel
     tally: Counter[str]
     ids: set[str]
+    snapshots: dict[str, str]
+    """Each with its group, if it has one."""
+
+    def send(self, call: Call) -> bytes:
+        """Its answer; of a stream, all of them one after the other."""
+        if _method(call.method).server_streaming:
+            answers: Callable[..., Iterable[bytes]] = self.channel.unary_stream(call.method)
+            return b"".join(answers(call.content, timeout=LONG_SECONDS))
+        answer: Callable[..., bytes] = self.channel.unary_unary(call.method)
+        return answer(call.content, timeout=LONG_SECONDS)
 
     def ask(self, call: Call) -> None:
-        send: Callable[..., bytes] = self.channel.unary_unary(call.method)
         try:
-            answer, code, said = send(call.content, timeout=LONG_SECONDS), grpc.StatusCode.OK, ""
+            answer, code, said = self.send(call), grpc.StatusCode.OK, ""
         except grpc.RpcError as refused:
             answer, code, said = b"", refused.code(), str(refused.details())
             assert SECRET not in said, call
@@ -217,10 +256,26 @@ class Model:
         # What is no message is refused by gRPC itself, before the driver sees it.
         is_foreseen = code in EXPECTED or (call.request is None and code is grpc.StatusCode.INTERNAL)
         assert is_foreseen or ("resize2fs" in said and not can_grow_ext4()), (call, code, said)
-        if code is grpc.StatusCode.OK and call.method.endswith("/CreateVolume"):
-            self.ids.add(pb.CreateVolumeResponse.FromString(answer).volume.volume_id)
-        if code is grpc.StatusCode.OK and call.method.endswith("/DeleteVolume"):
-            self.ids.discard(pb.DeleteVolumeRequest.FromString(call.content).volume_id)
+        if code is grpc.StatusCode.OK:
+            self.note(call, answer)
+
+    def note(self, call: Call, answer: bytes) -> None:
+        """What is there after a call that was answered."""
+        match call.method.rpartition("/")[2]:
+            case "CreateVolume":
+                self.ids.add(pb.CreateVolumeResponse.FromString(answer).volume.volume_id)
+            case "DeleteVolume":
+                self.ids.discard(pb.DeleteVolumeRequest.FromString(call.content).volume_id)
+            case "CreateSnapshot":
+                self.snapshots[pb.CreateSnapshotResponse.FromString(answer).snapshot.snapshot_id] = ""
+            case "DeleteSnapshot":
+                self.snapshots.pop(pb.DeleteSnapshotRequest.FromString(call.content).snapshot_id, None)
+            case "CreateVolumeGroupSnapshot":
+                members = pb.CreateVolumeGroupSnapshotResponse.FromString(answer).group_snapshot.snapshots
+                self.snapshots |= {each.snapshot_id: each.group_snapshot_id for each in members}
+            case "DeleteVolumeGroupSnapshot":
+                group = pb.DeleteVolumeGroupSnapshotRequest.FromString(call.content).group_snapshot_id
+                self.snapshots = {each: its for each, its in self.snapshots.items() if its != group}
 
 
 @pytest.mark.only_on("file")
@@ -240,12 +295,18 @@ def test_hostile_calls_crash_nothing_leave_nothing_and_are_all_foreseen(
         )
         @given(st.lists(calls(root), min_size=20, max_size=30))
         def hostile(sequence: list[Call]) -> None:
-            model = Model(channel, tally, set())
+            model = Model(channel, tally, set(), {})
             for call in sequence:
                 model.ask(call)
                 assert driver.is_alive(), call
-            assert set(kubelet.client.ids()) == model.ids == set(site.truth().sizes)
+            assert set(kubelet.client.ids()) == model.ids
+            assert {each.snapshot_id for each in kubelet.client.snapshots()} == set(model.snapshots)
+            assert model.ids | set(model.snapshots) == set(site.truth().sizes)
             kubelet.clean()
+            for group in set(model.snapshots.values()) - {""}:
+                kubelet.client.delete_group(group, *(each for each, its in model.snapshots.items() if its == group))
+            for each in (each for each, its in model.snapshots.items() if not its):
+                kubelet.client.delete_snapshot(each)
             for volume_id in model.ids:
                 kubelet.client.delete(volume_id)
             assert (site.truth().sizes, site.leftovers()) == ({}, [])
@@ -264,6 +325,7 @@ def test_hostile_calls_crash_nothing_leave_nothing_and_are_all_foreseen(
         "driver.log",
         "csi.sock",
         "agent.sock",
+        "agent.debts",
         "kubelet",
     }
     for method in ("CreateVolume", "DeleteVolume", "NodeStageVolume", "NodePublishVolume", "NodeUnstageVolume"):

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from node_agent.backends.port import NewVolume, StoreReport
+from node_agent.backends.port import HeldStep, NewVolume, StoreReport
 from node_agent.locks import StoreLocks
 from node_agent.reporter import MOST_SECONDS, QUIET_SECONDS, Reporter
 from node_agent.stock import Stock
@@ -69,6 +69,12 @@ class Looked:
         raise NotImplementedError
 
     def expand(self, volume: Volume, growth: Allocation, *, needs_wipe: bool) -> Volume:
+        raise NotImplementedError
+
+    def held_step(self, source: Volume, *, is_mounted: bool) -> HeldStep:
+        raise NotImplementedError
+
+    def renew(self, snapshots: Sequence[Volume]) -> None:
         raise NotImplementedError
 
     def is_copied_by_bytes(self, source: Volume) -> bool:

@@ -68,7 +68,7 @@ class Daemon:
         describe_process(self.registry, component=component, version=version("ullage"))
         self.runner = Subprocesses(CommandMetrics(self.registry).observe)
         debts = Debts(socket_path(options.socket).with_suffix(".debts"))
-        self.assembly = assemble(backends(self.runner, shlex.split(options.lvm_prefix)), debts=debts)
+        self.assembly = assemble(backends(self.runner, shlex.split(options.lvm_prefix), debts), debts=debts)
         self.is_ready = False
         _measure(self.registry, self.assembly)
 

@@ -17,9 +17,9 @@ from node_agent.backends.file.derivation import HELD_SECONDS
 from node_agent.backends.file.files import DurableFiles, Files
 from node_agent.backends.file.loops import Loops
 from node_agent.backends.file.store import Store, Tools
-from node_agent.backends.port import NewVolume, StoreReport
+from node_agent.backends.port import HeldStep, NewVolume, StoreReport
 from ullage.capacity import Allocation
-from ullage.errors import PoolUnavailableError, PreconditionError
+from ullage.errors import PoolUnavailableError, PreconditionError, UnsupportedError
 from ullage.model import ByteRange, DeviceClass, DeviceType, Pool, Problem, StoreName, Volume, Wipe
 from ullage.run import Runner
 
@@ -90,6 +90,14 @@ class FileBackend:
     def is_copied_by_bytes(self, source: Volume) -> bool:
         """See the port. Files that can share their blocks need no copying."""
         return not self._store(source.store).can_clone()
+
+    def held_step(self, source: Volume, *, is_mounted: bool) -> HeldStep:  # noqa: ARG002 - the port's shape
+        """See the port."""
+        return HeldStep.CREATE
+
+    def renew(self, snapshots: Sequence[Volume]) -> None:
+        """See the port. They are made during the hold."""
+        raise UnsupportedError(f"snapshots of files are never renewed ({', '.join(each.id for each in snapshots)})")
 
     @contextmanager
     def reading(self, volume: Volume) -> Iterator[int]:

@@ -13,13 +13,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 
-from node_agent.backends.lvm import cow, creation, free_runs, tags
+from node_agent.backends.lvm import cow, creation, free_runs, renewal, tags
 from node_agent.backends.lvm.command import Lvm
+from node_agent.backends.lvm.metadata_snapshots import MetadataSnapshots
 from node_agent.backends.lvm.pools import PHYSICAL_VOLUME_MISSING, data_bytes, metadata_bytes
 from node_agent.backends.lvm.report import COMPONENT
 from node_agent.backends.lvm.stores import Stores
-from node_agent.backends.port import NewVolume, StoreReport
+from node_agent.backends.lvm.thin_metadata import ThinMetadata
+from node_agent.backends.port import HeldStep, NewVolume, StoreReport
 from node_agent.block import block_device
+from node_agent.debts import Debts
 from ullage.capacity import Allocation
 from ullage.errors import (
     ConflictError,
@@ -57,13 +60,20 @@ class LvmBackend:
 
     types = frozenset({DeviceType.THICK, DeviceType.THIN})
 
-    def __init__(self, lvm: Lvm) -> None:
-        """Nothing is looked at until the first `look`."""
+    def __init__(self, lvm: Lvm, debts: Debts | None = None) -> None:
+        """Nothing is looked at until the first `look`, but for what is owed."""
         self._lvm = lvm
         self._stores = Stores(lvm)
+        self._metadata_snapshots = MetadataSnapshots(lvm, debts or Debts())
+        self._thin_metadata = ThinMetadata(lvm, self._stores, self._metadata_snapshots)
+        self._is_configured = False
 
     def configure(self, classes: Sequence[DeviceClass]) -> None:
-        """See Backend."""
+        """See Backend. A metadata snapshot that a dead process has left is released."""
+        if not self._is_configured:
+            self._metadata_snapshots.take_over()
+            self._is_configured = True
+        self._metadata_snapshots.release_left_over()
         self._stores.configure(
             tuple(each for each in classes if each.type in self.types),
             file_directories=tuple(each.directory for each in classes if each.directory),
@@ -119,6 +129,23 @@ class LvmBackend:
             made = replace(made, state=VolumeState.READY if made.state is VolumeState.CREATING else made.state)
         return made
 
+    def held_step(self, source: Volume, *, is_mounted: bool) -> HeldStep:
+        """See Backend. lvcreate on a frozen thick origin fails half-way, and leaves devices to be put right by hand."""
+        if source.type is DeviceType.THIN:
+            return HeldStep.RENEW
+        if is_mounted:
+            raise PreconditionError(
+                f"{source.id} is thick and mounted: LVM makes no snapshot of a frozen file system; unmount it first",
+                volume_id=source.id,
+            )
+        return HeldStep.CREATE
+
+    def renew(self, snapshots: Sequence[Volume]) -> None:
+        """See Backend."""
+        for store in {each.store for each in snapshots}:
+            of_store = [each for each in snapshots if each.store == store]
+            renewal.renew(self._lvm, store, of_store, devices=self._stores.devices(store))
+
     def is_copied_by_bytes(self, source: Volume) -> bool:
         """See Backend."""
         return source.type is not DeviceType.THIN
@@ -135,11 +162,13 @@ class LvmBackend:
 
     def allocated(self, snapshot: Volume) -> Iterator[ByteRange]:
         """See Backend."""
-        raise PreconditionError(f"changed blocks of {snapshot.id} cannot be told yet")
+        _check_thin(snapshot)
+        return self._thin_metadata.allocated(snapshot)
 
     def changed(self, base: Volume, target: Volume) -> Iterator[ByteRange]:
         """See Backend."""
-        raise PreconditionError(f"changed blocks of {base.id} and {target.id} cannot be told yet")
+        _check_thin(target)
+        return self._thin_metadata.changed(base, target)
 
     def expand(self, volume: Volume, growth: Allocation, *, needs_wipe: bool) -> Volume:
         """See Backend. The mark is on the disk before the first new extent is.
@@ -171,12 +200,14 @@ class LvmBackend:
         return _as_kernel_shows(replace(volume, taken=tuple(shares[name] for name in sorted(shares))))
 
     def settle(self, volume: Volume) -> Volume:
-        """See Backend. Without a device the mark stays: nothing is said to be there before it is."""
+        """See Backend. Without a device a volume's mark stays: nothing is said to be there before it is."""
         mark = {
             VolumeState.CREATING: tags.CREATING,
             VolumeState.FILLING: tags.filling(volume.filled_bytes),
         }.get(volume.state, tags.growing(volume.size_bytes))
-        settled = _as_kernel_shows(replace(volume, state=VolumeState.READY))
+        settled = replace(volume, state=VolumeState.READY)
+        if volume.kind is VolumeKind.VOLUME:
+            settled = _as_kernel_shows(settled)
         self._select_ours(volume, "lvchange", "--deltag", mark)
         return settled
 
@@ -213,6 +244,7 @@ class LvmBackend:
     def activate(self, store: StoreName, volumes: Sequence[Volume]) -> None:
         """See Backend."""
         self._change(store, "lvchange", "--yes", "--activate", "y", *(f"{store}/{volume.id}" for volume in volumes))
+        self._metadata_snapshots.release_left_over()  # after a boot their pools are there only now
 
     def _parted(self, condemned: Volume) -> Volume:
         """A condemned thick snapshot parted from its volume: what it kept is then a plain volume, which can be wiped.
@@ -287,6 +319,13 @@ class LvmBackend:
         report = self.look_at(volume.store)
         if report.problem is not None or all(each.id != volume.id for each in report.volumes):
             raise _unmatched(volume, report)
+
+
+def _check_thin(snapshot: Volume) -> None:
+    if snapshot.type is not DeviceType.THIN:
+        raise PreconditionError(
+            f"changed blocks are known of thin volumes; {snapshot.id} is thick, and what it shares with another is not"
+        )
 
 
 def _as_kernel_shows(volume: Volume) -> Volume:

@@ -22,6 +22,7 @@ from ullage.errors import (
     InvalidRequestError,
     NotFoundError,
     PoolUnavailableError,
+    PreconditionError,
     UllageError,
     UnsupportedError,
     VolumeInUseError,
@@ -83,6 +84,7 @@ MEANINGS: tuple[tuple[int, str, type[UllageError]], ...] = (
     (REFUSED, r"Snapshots of .* are not supported", UnsupportedError),
     (REFUSED, r"Snapshot origin volumes can be resized only while inactive", VolumeInUseError),
     (REFUSED, r"contains a filesystem in use|is used by another device|volume \S+ in use", VolumeInUseError),
+    (REFUSED, r"suspend ioctl on .* failed: Device or resource busy", PreconditionError),  # frozen, by somebody else
     (REFUSED, r"LV name .* is not supported", InvalidRequestError),
     (BAD_ARGUMENTS, r"", InvalidRequestError),
 )

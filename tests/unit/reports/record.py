@@ -577,6 +577,12 @@ def in_use() -> None:
         refused("open: remove its pool", "lvremove", "--yes", "vg0/pool0")
     with Path("/dev/vg0/raid5").open("rb"):
         refused("open: remove raid5", "lvremove", "--yes", "vg0/raid5")
+    run("mkfs.ext4", "-q", "/dev/vg0/thin-a")
+    run("mount", "/dev/vg0/thin-a", "/mnt")
+    run("fsfreeze", "--freeze", "/mnt")
+    refused("frozen: snapshot of thin", "lvcreate", "--yes", "--name", "new", "--snapshot", "vg0/thin-a")
+    run("fsfreeze", "--unfreeze", "/mnt")
+    run("umount", "/mnt")
 
 
 def thin_pools() -> None:
