@@ -63,9 +63,9 @@ class Agent:
         operations: Operations,
         reporter: Reporter,
         wiper: Wiper,
+        holds: Holds,
         copier: Copier,
         fills: Fills,
-        holds: Holds,
     ) -> None:
         """Configure it with `configure` before anything else."""
         self._backends = tuple(backends)
@@ -113,8 +113,8 @@ class Agent:
             again = TakeGroup(group_id=group, sources=())
             self._resume(VolumeId(group), again, partial(groups.resume, self._ground, group))
         for volume in volumes:
-            is_begun = volume.state is not VolumeState.READY or volume.kind is VolumeKind.FROZEN
-            if is_begun and volume not in half_made:
+            is_whole = volume.state is VolumeState.READY and volume.kind is not VolumeKind.FROZEN
+            if not is_whole and volume not in half_made:
                 log.info("finishing what was begun", extra={"volume_id": volume.id, "state": volume.state})
                 self._resume(volume.id, volume, partial(unfinished.resume, self._ground, volume))
 

@@ -22,7 +22,7 @@ def expand(ground: Ground, request: ExpandVolume) -> Done:
     """Make a volume larger, or find that it is large enough; see `Agent.expand`."""
     volume = ground.get(request.volume_id)
     _refuse_unfinished(volume)
-    if volume.kind is VolumeKind.SNAPSHOT:
+    if volume.kind is not VolumeKind.VOLUME:
         raise InvalidRequestError(f"{volume.id} is a snapshot: it has its size for good")
     check_limit(volume.size_bytes, request.limit_bytes, volume)
     if volume.size_bytes >= request.size_bytes and volume.state is VolumeState.READY:

@@ -36,8 +36,8 @@ class Assembly:
     stock: Stock
     operations: Operations
     reporter: Reporter
-    fills: Fills
     holds: Holds
+    fills: Fills
     tending: Tending
 
     def start(self) -> None:
@@ -48,8 +48,8 @@ class Assembly:
     def stop(self, grace_seconds: float) -> bool:
         """Let what is under way end; False when something outlives the grace."""
         is_idle = self.operations.stop(grace_seconds)
-        self.holds.let_go()
         self.tending.stop()
+        self.holds.let_go()
         self.reporter.stop()
         return is_idle
 
@@ -84,16 +84,16 @@ def assemble(  # noqa: PLR0913 - the outermost parts
         operations=operations,
         reporter=reporter,
         wiper=wiper or functools.partial(wipe, is_stopping=operations.is_stopping),
+        holds=holds,
         copier=copier,
         fills=fills,
-        holds=holds,
     )
     return Assembly(
         agent=agent,
         stock=stock,
         operations=operations,
         reporter=reporter,
-        fills=fills,
         holds=holds,
+        fills=fills,
         tending=Tending(agent.tend),
     )

@@ -191,6 +191,12 @@ def _derive(ground: Ground, wish: _Wish, source: Volume) -> tuple[Volume, bool]:
     return volume, True
 
 
+def _room(pool: Pool, wish: _Wish) -> Allocation | None:
+    if wish.kind is VolumeKind.VOLUME:
+        return allocate(pool, wish.device_class.layout, wish.size_bytes)
+    return allocate_snapshot(pool, wish.device_class.snapshots, wish.size_bytes)
+
+
 def _made(ground: Ground, backend: Backend, new: NewVolume, source: Volume) -> Volume:
     """LVM brings a mounted file system to rest by itself; under a file it has to be kept there.
 
@@ -202,12 +208,6 @@ def _made(ground: Ground, backend: Backend, new: NewVolume, source: Volume) -> V
         made = backend.create(replace(new, needs_wipe=True))
     hold.check()
     return backend.settle(made) if made.state is VolumeState.CREATING else made
-
-
-def _room(pool: Pool, wish: _Wish) -> Allocation | None:
-    if wish.kind is VolumeKind.VOLUME:
-        return allocate(pool, wish.device_class.layout, wish.size_bytes)
-    return allocate_snapshot(pool, wish.device_class.snapshots, wish.size_bytes)
 
 
 def _source(ground: Ground, volume_id: VolumeId) -> Volume:

@@ -123,11 +123,13 @@ def run(*argv: str, is_checked: bool = True) -> str:
 class FileSite:
     """A directory of this machine."""
 
-    name = "file"
     step_bytes = 4 * MIB
     is_lvm = False
 
-    def __init__(self, total_bytes: int = 2 * GIB) -> None:
+    def __init__(self, name: str = "file", *, kind: str = "ext4", total_bytes: int = 2 * GIB) -> None:
+        """`kind`: on which file system the directory is; xfs can share blocks between files, ext4 cannot."""
+        self.name = name
+        self._kind = kind
         self._total_bytes = total_bytes
         self._base = Path()
 
@@ -203,7 +205,7 @@ class FileSite:
         image = self._base / f"{directory.name}-image"
         with image.open("wb") as file:
             file.truncate(self._total_bytes)
-        run("mkfs.ext4", "-q", "-m", "0", str(image))
+        run(f"mkfs.{self._kind}", "-q", *(["-m", "0"] if self._kind == "ext4" else []), str(image))
         directory.mkdir()
         run("mount", "-o", "loop", str(image), str(directory))
 
@@ -382,6 +384,7 @@ SITES: Mapping[str, Site] = {
     site.name: site
     for site in (
         FileSite(),
+        FileSite("reflink", kind="xfs"),
         LvmSite("thick"),
         LvmSite("thin", is_thin=True),
         LvmSite("striped", Layout(kind=LayoutKind.STRIPED, stripes=2)),

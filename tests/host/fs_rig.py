@@ -21,7 +21,7 @@ from ullage.run import Finished, Runner, Subprocesses
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 KINDS = ("ext4", "xfs", "btrfs")
-SIZE = {"ext4": 64 * MIB, "xfs": 300 * MIB, "btrfs": 128 * MIB}
+SIZE = {"ext4": 64 * MIB, "xfs": 300 * MIB, "btrfs": 256 * MIB}
 NOTHING_FOUND = 2  # blkid's exit code
 _BLOCK = 64 * KIB
 

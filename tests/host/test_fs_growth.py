@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from csi.fs.kinds import minimum_bytes
 from csi.fs.volumes import FileSystemStats
-from tests.host.fs_rig import KINDS, SIZE, Disk, Hurdles, Node
+from tests.host.fs_rig import KINDS, MIB, SIZE, Disk, Hurdles, Node
 
 _CAP_SYS_RESOURCE = 24
 
@@ -82,3 +83,12 @@ def test_what_is_as_large_as_its_device_runs_no_program_to_grow(node: Node, kind
     node.fs.unstage(node.staging)
     node.stage(disk, kind)
     assert f"mkfs.{kind}" in runner.programs()
+
+
+def test_the_smallest_volume_grows_by_a_little(node: Node, kind: str) -> None:
+    disk = node.disk(minimum_bytes(kind))
+    node.stage(disk, kind)
+    before = size_of(node, disk, node.staging)
+    disk.grow(minimum_bytes(kind) + 16 * MIB)
+    node.fs.expand(node.staging, disk.path)
+    assert size_of(node, disk, node.staging) > before + 8 * MIB

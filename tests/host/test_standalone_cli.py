@@ -65,7 +65,7 @@ class Machine:
         return self._told("snapshot", *words)
 
     def _told(self, command: str, *words: str) -> list[dict[str, Any]]:
-        done = self._asked(command, *words, "-o", "json")
+        done = self._asked(command, *words, "-o", "json", "--timeout", "60")
         assert done.returncode == 0, (words, done)
         items: list[dict[str, Any]] = json.loads(done.stdout)["items"]
         return items
@@ -239,11 +239,10 @@ def test_a_mount_that_is_refused_leaves_nothing_staged(machine: Machine) -> None
 
 
 @pytest.mark.parametrize("machine", ["ext4", "xfs", "btrfs"], indirect=True)
-@pytest.mark.parametrize("fs_type", ["ext4", "xfs"])
-def test_a_snapshot_and_a_clone_are_seen_beside_their_volume_and_leave_nothing(machine: Machine, fs_type: str) -> None:
+def test_a_snapshot_and_a_clone_are_seen_beside_their_volume_and_leave_nothing(machine: Machine) -> None:
     target, old, again = machine.base / "db", machine.base / "old", machine.base / "again"
     machine.does("create", "db", "--size", "320Mi")
-    machine.does("mount", "db", str(target), "--fs", fs_type)
+    machine.does("mount", "db", str(target), "--fs", "xfs")
     (target / "file").write_text("cask")
     (taken,) = machine.snapshots("create", "monday", "--source", "db")
     assert (taken["sourceVolumeId"], taken["sizeBytes"], taken["readyToUse"]) == ("db", 320 * MIB, True)
@@ -253,10 +252,10 @@ def test_a_snapshot_and_a_clone_are_seen_beside_their_volume_and_leave_nothing(m
 
     (restored,) = machine.snapshots("restore", "monday", "old", "--size", "400Mi")
     assert restored["capacityBytes"] == 400 * MIB
-    machine.does("mount", "old", str(old), "--fs", fs_type)
+    machine.does("mount", "old", str(old), "--fs", "xfs")
     assert ((old / "file").read_text(), (target / "file").read_text()) == ("cask", "dregs")
     machine.made("create", "again", "--from", "db")
-    machine.does("mount", "again", str(again), "--fs", fs_type)
+    machine.does("mount", "again", str(again), "--fs", "xfs")
     (again / "file").write_text("cask once more")
     assert ((again / "file").read_text(), (target / "file").read_text()) == ("cask once more", "dregs")
     assert machine.listed() == {"again": 320 * MIB, "db": 320 * MIB, "old": 400 * MIB}

@@ -128,12 +128,7 @@ class Daemon:
 
 
 def _measure(registry: CollectorRegistry, assembly: Assembly) -> None:
-    from node_agent.metrics import (  # noqa: PLC0415
-        FillCollector,
-        HoldMetrics,
-        OperationMetrics,
-        StoreCollector,
-    )
+    from node_agent.metrics import FillCollector, HoldMetrics, OperationMetrics, StoreCollector  # noqa: PLC0415
 
     operations = OperationMetrics(registry, assembly.operations.in_flight)
 

@@ -205,7 +205,7 @@ class LvmBackend:
             VolumeState.CREATING: tags.CREATING,
             VolumeState.FILLING: tags.filling(volume.filled_bytes),
         }.get(volume.state, tags.growing(volume.size_bytes))
-        settled = replace(volume, state=VolumeState.READY)
+        settled = replace(volume, state=VolumeState.READY, filled_bytes=0)
         if volume.kind is VolumeKind.VOLUME:
             settled = _as_kernel_shows(settled)
         self._select_ours(volume, "lvchange", "--deltag", mark)
