@@ -1,5 +1,8 @@
 """`--site NAME` (may be repeated) says where a test with a `site` runs; without it, on files.
 
+Files whose blocks can be shared differ from other files in copies only: without an option they are where a test runs
+that names them.
+
 A pytest plugin of its own, for the contract and for the tests of the CSI services.
 """
 
@@ -13,7 +16,7 @@ from tests.contract.sites import SITES, Site
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--site", action="append", choices=sorted(SITES), help="where the contract runs (file)")
+    parser.addoption("--site", action="append", choices=sorted(SITES), help="where the contract runs (files)")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -38,7 +41,9 @@ def _belongs(item: pytest.Item) -> bool:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "site" in metafunc.fixturenames:
-        names = metafunc.config.getoption("site") or ["file"]
+        marker = metafunc.definition.get_closest_marker("only_on")
+        sharing = ["file-reflink"] if marker and "file-reflink" in marker.args else []
+        names = metafunc.config.getoption("site") or ["file", *sharing]
         metafunc.parametrize("site", names, indirect=True)
 
 

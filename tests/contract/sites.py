@@ -120,16 +120,19 @@ def run(*argv: str, is_checked: bool = True) -> str:
     return done.stdout
 
 
+EXT4 = ("mkfs.ext4", "-q", "-m", "0")
+XFS = ("mkfs.xfs", "-q", "-f", "-m", "reflink=1")
+
+
 class FileSite:
-    """A directory of this machine."""
+    """A directory of this machine, on a file system of its own."""
 
     step_bytes = 4 * MIB
     is_lvm = False
 
-    def __init__(self, name: str = "file", *, kind: str = "ext4", total_bytes: int = 2 * GIB) -> None:
-        """`kind`: on which file system the directory is; xfs can share blocks between files, ext4 cannot."""
+    def __init__(self, name: str = "file", mkfs: Sequence[str] = EXT4, total_bytes: int = 2 * GIB) -> None:
         self.name = name
-        self._kind = kind
+        self._mkfs = mkfs
         self._total_bytes = total_bytes
         self._base = Path()
 
@@ -205,7 +208,7 @@ class FileSite:
         image = self._base / f"{directory.name}-image"
         with image.open("wb") as file:
             file.truncate(self._total_bytes)
-        run(f"mkfs.{self._kind}", "-q", *(["-m", "0"] if self._kind == "ext4" else []), str(image))
+        run(*self._mkfs, str(image))
         directory.mkdir()
         run("mount", "-o", "loop", str(image), str(directory))
 
@@ -384,7 +387,7 @@ SITES: Mapping[str, Site] = {
     site.name: site
     for site in (
         FileSite(),
-        FileSite("reflink", kind="xfs"),
+        FileSite("file-reflink", XFS),
         LvmSite("thick"),
         LvmSite("thin", is_thin=True),
         LvmSite("striped", Layout(kind=LayoutKind.STRIPED, stripes=2)),

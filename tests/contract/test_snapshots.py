@@ -1,4 +1,4 @@
-"""Snapshots and copies of thin volumes: what they hold, who may change it, and what is left of whom."""
+"""Snapshots and copies that share their blocks with their source: what they hold, who may change it, what is left."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TAKE = TakeSnapshot(snapshot_id=S, source=A)
 SIZE_BYTES = 8 * MIB
 NEW_BYTES = b"what was written later          " * 128
 
-pytestmark = pytest.mark.only_on("thin")
+pytestmark = pytest.mark.only_on("thin", "file-reflink")
 
 
 def test_a_snapshot_holds_what_was_there_and_a_copy_of_it_is_a_volume_of_its_own(site: Site) -> None:
@@ -119,6 +119,7 @@ def test_what_differs_or_cannot_be_is_refused(site: Site) -> None:
     assert site.truth() == before
 
 
+@pytest.mark.only_on("thin")
 def test_snapshots_and_copies_are_promised_room_as_volumes_are(site: Site) -> None:
     agent = started(site).agent
     agent.create(wanted("pvc-a", 400 * MIB))
@@ -130,6 +131,7 @@ def test_snapshots_and_copies_are_promised_room_as_volumes_are(site: Site) -> No
     assert set(site.truth().sizes) == {"pvc-a", S}
 
 
+@pytest.mark.only_on("thin")
 def test_a_snapshot_is_really_read_only_and_stays_without_a_device(site: Site) -> None:
     agent = started(site).agent
     _write(_volume(agent.create(wanted("pvc-a", SIZE_BYTES)).volume), OLD_BYTES)
@@ -144,6 +146,7 @@ def test_a_snapshot_is_really_read_only_and_stays_without_a_device(site: Site) -
     run("lvchange", "--activate", "n", f"{GROUP}/{S}")
 
 
+@pytest.mark.only_on("thin")
 def test_a_mounted_file_system_is_whole_in_its_snapshot(site: Site, tmp_path: Path) -> None:
     agent = started(site).agent
     origin = _volume(agent.create(wanted("pvc-a", 64 * MIB)).volume)
@@ -165,6 +168,7 @@ def test_a_mounted_file_system_is_whole_in_its_snapshot(site: Site, tmp_path: Pa
         run("umount", str(there))
 
 
+@pytest.mark.only_on("thin")
 @pytest.mark.parametrize("what", ["snapshot", "copy", "larger copy"])
 def test_a_death_at_any_command_converges(site: Site, what: str) -> None:
     size_bytes = 2 * SIZE_BYTES if what == "larger copy" else SIZE_BYTES

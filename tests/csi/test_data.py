@@ -32,7 +32,7 @@ _AGAIN = (StatusCode.ABORTED, StatusCode.DEADLINE_EXCEEDED)
 
 pytestmark = [
     pytest.mark.usefixtures("driver"),
-    pytest.mark.only_on("file", "reflink", "thick", "thin"),
+    pytest.mark.only_on("file", "file-reflink", "thick", "thin"),
 ]
 OF_EVERY_KIND = pytest.mark.parametrize("kind", ["block", "ext4", "xfs", "btrfs"])
 

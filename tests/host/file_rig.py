@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -112,7 +113,16 @@ def cleaned(root: Path) -> None:
             ran("losetup", "--detach", loop.path)  # one that is mounted goes with its mount
     for mount in reversed(uses.mounts()):
         if mount.place.startswith(f"{root}/"):
-            ran("umount", mount.place)
+            _unmounted(mount.place)
+
+
+def _unmounted(place: str) -> None:
+    """The kernel lets go of a detached loop device's file a moment later."""
+    for _ in range(50):
+        if subprocess.run(["umount", place], capture_output=True, check=False).returncode == 0:
+            return
+        time.sleep(0.1)
+    ran("umount", place)
 
 
 @dataclass
@@ -176,10 +186,17 @@ class MortalFiles:
     def shorten(self, directory: int, name: str, size_bytes: int) -> None:
         self._fate.suffered(lambda: self._real.shorten(directory, name, size_bytes))
 
+    def _half(self, directory: int) -> None:
+        """A process that dies while it fills a file leaves it, without a name that means anything."""
+        os.close(os.open(".ullage-half.tmp", os.O_CREAT, 0o400, dir_fd=directory))
+        self._fate.suffered(lambda: os.unlink(".ullage-half.tmp", dir_fd=directory))
+
     def clone(self, directory: int, source: str, name: str, *, mode: int) -> None:
+        self._half(directory)
         self._fate.suffered(lambda: self._real.clone(directory, source, name, mode=mode))
 
     def copy(self, directory: int, source: str, name: str, *, mode: int, go_on: Callable[[int], None]) -> None:
+        self._half(directory)
         self._fate.suffered(lambda: self._real.copy(directory, source, name, mode=mode, go_on=go_on))
 
     def unlink(self, directory: int, name: str) -> None:
@@ -200,3 +217,31 @@ def killed_while(rig: Rig, step: Callable[[Rig], object], change: int, *, is_aft
     _, status = os.waitpid(child, 0)
     assert status in (0, signal.SIGKILL), f"the step failed by itself: {status}"
     return status == signal.SIGKILL
+
+
+Step = Callable[[Rig], object]
+
+
+def deaths(root: Path, *, is_sparse: bool, is_after: bool, ready: Step, step: Step) -> list[Rig]:
+    """One directory for each change of the step, every one left by a process that died there."""
+    left: list[Rig] = []
+    while True:
+        directory = root / f"died-{len(left)}"
+        directory.mkdir()
+        rig = Rig(directory, is_sparse=is_sparse)
+        ready(rig)
+        if not killed_while(rig, step, len(left), is_after=is_after):
+            break
+        left.append(rig.reborn())
+    assert len(left) >= 2
+    return left
+
+
+def gone(rig: Rig) -> None:
+    """Delete it as the agent would, from whatever is there."""
+    for volume in rig.report().volumes:
+        rig.backend.condemn(volume)
+        rig.backend.remove(volume)
+    assert rig.names() <= {".ullage.json"}
+    assert rig.loops() == []
+    assert rig.report().orphans == ()

@@ -2,43 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.host.file_rig import MIB, Rig, killed_while
+from tests.host.file_rig import MIB, Rig, Step, deaths, gone, killed_while
 from ullage.errors import NotFoundError
 from ullage.model import VolumeId, VolumeState
 
-Step = Callable[[Rig], object]
 MOMENTS = pytest.mark.parametrize("is_after", [False, True], ids=["before", "after"])
 KINDS = pytest.mark.parametrize("is_sparse", [False, True], ids=["preallocated", "sparse"])
-
-
-def deaths(root: Path, *, is_sparse: bool, is_after: bool, ready: Step, step: Step) -> list[Rig]:
-    """One directory for each change of the step, every one left by a process that died there."""
-    left: list[Rig] = []
-    while True:
-        directory = root / f"died-{len(left)}"
-        directory.mkdir()
-        rig = Rig(directory, is_sparse=is_sparse)
-        ready(rig)
-        if not killed_while(rig, step, len(left), is_after=is_after):
-            break
-        left.append(rig.reborn())
-    assert len(left) >= 2
-    return left
-
-
-def gone(rig: Rig) -> None:
-    """Delete it as the agent would, from whatever is there."""
-    for volume in rig.report().volumes:
-        rig.backend.condemn(volume)
-        rig.backend.remove(volume)
-    assert rig.names() <= {".ullage.json"}
-    assert rig.loops() == []
-    assert rig.report().orphans == ()
 
 
 def nothing(_: Rig) -> None:

@@ -16,15 +16,15 @@ from ullage.capacity import COW_CHUNK_BYTES, allocate_growth, allocate_snapshot,
 from ullage.errors import KIB, MIB
 from ullage.model import Layout, Owner, SnapshotPolicy, Volume, VolumeId, VolumeKind
 
-AROUND_A_CHUNK_OF_EXCEPTIONS = (248, 252, 256, 260, 508, 512, 1024)
+AROUND_A_CHUNK_OF_EXCEPTIONS = (252, 256, 260, 512)
 """MiB: each 256 MiB of chunks fill one more chunk of exceptions."""
 
 
-@pytest.mark.parametrize("extent_bytes", [128 * KIB, MIB, 4 * MIB, 32 * MIB])
+@pytest.mark.parametrize("extent_bytes", [128 * KIB, 4 * MIB, 32 * MIB])
 def test_all_its_room_is_the_most_that_lvm_gives(clean: tuple[str, ...], extent_bytes: int) -> None:
     group(clean, Layout(), extent_bytes)
     quick = ("--activate", "n", "--zero", "n", "--wipesignatures", "n")
-    for size in (1, 3, 64, *AROUND_A_CHUNK_OF_EXCEPTIONS):
+    for size in (1, 60, *AROUND_A_CHUNK_OF_EXCEPTIONS):
         size_bytes = max(size * MIB, extent_bytes) // extent_bytes * extent_bytes
         run("lvcreate", "--yes", *quick, "--size", f"{size_bytes}b", "--name", "a", GROUP)
         words = ("--chunksize", f"{COW_CHUNK_BYTES}b", "--extents", "900%ORIGIN", "--name", "s")

@@ -377,6 +377,7 @@ def test_a_spread_layout_of_a_class_means_nothing_to_a_thin_volume() -> None:
         (4 * MIB, 500 * MIB, 504 * MIB),
         (128 * KIB, 1024 * KIB, 1152 * KIB),
         (128 * KIB, 1920 * KIB, 2048 * KIB),
+        (128 * KIB, 256 * MIB, 256 * MIB + 256 * KIB),
     ],
 )
 def test_all_the_room_of_a_thick_snapshot_is_the_most_that_lvm_was_seen_to_give(

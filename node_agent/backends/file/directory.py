@@ -129,7 +129,7 @@ class Directory:
         image = self._image(volume_id)
         if record is not None and image is None:
             record = self._record(volume_id)  # deleted between the two
-        if isinstance(record, Record) and record.shares_blocks and isinstance(image, Image):
+        if isinstance(record, Record) and isinstance(image, Image) and _must_be_counted(record):
             image = replace(image, own_bytes=self._own_bytes(volume_id))
         return Entry(id=volume_id, record=record, image=image)
 
@@ -208,6 +208,11 @@ def is_fit_for_a_file(volume_id: str) -> bool:
     """Whether an id can be part of a file's name and nothing else. Ids are checked where they enter; here once more."""
     is_plain = volume_id.isascii() and volume_id.isprintable() and len(volume_id) <= LONGEST_ID
     return bool(volume_id) and is_plain and "/" not in volume_id and not volume_id.startswith(".")
+
+
+def _must_be_counted(record: Record) -> bool:
+    """Whether the image's blocks may be others', too, and it matters; it takes time where there are many extents."""
+    return record.shares_blocks and record.kind is VolumeKind.VOLUME
 
 
 def _stems(name: str) -> Iterator[str]:

@@ -11,14 +11,14 @@ import errno
 import fcntl
 import os
 import struct
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 from ullage.errors import PreconditionError
 from ullage.model import ByteRange
 
 FICLONE, FIEMAP = 0x40049409, 0xC020660B  # linux/fs.h
-HEAD, EXTENT = struct.Struct("=QQLLLL"), struct.Struct("=QQQQQLLLL")  # struct fiemap, struct fiemap_extent
+HEAD, EXTENT = struct.Struct("=QQLLLL"), struct.Struct("=QQQ16xL12x")  # struct fiemap; of struct fiemap_extent
 BATCH = 1024
 FLUSH_FIRST = 0x1
 LAST, UNWRITTEN, SHARED = 0x1, 0x800, 0x2000
@@ -30,9 +30,8 @@ CANNOT_CLONE = (errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL, errno.EXDEV, errno
 PIECE_BYTES = 16 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Extent:
-    """A run of a file that lies in one piece. One of zeroes that no one has written yet is UNWRITTEN."""
+class Extent(NamedTuple):
+    """A run of a file that lies in one piece; the fields as the kernel orders them. UNWRITTEN ones are zeroes."""
 
     offset_bytes: int
     physical_bytes: int
@@ -90,24 +89,14 @@ def data(descriptor: int) -> Iterator[ByteRange]:
 
 def extents(descriptor: int, *, is_flushed_first: bool = False) -> Iterator[Extent]:
     """A file's extents, ascending. Raises OSError, EOPNOTSUPP where the file system does not say."""
-    start = 0
-    buffer = bytearray(HEAD.size + BATCH * EXTENT.size)
-    while True:
-        HEAD.pack_into(buffer, 0, start, (1 << 64) - 1 - start, FLUSH_FIRST * is_flushed_first, 0, BATCH, 0)
-        fcntl.ioctl(descriptor, FIEMAP, buffer)
-        mapped = HEAD.unpack_from(buffer)[3]
-        found = memoryview(buffer)[HEAD.size : HEAD.size + mapped * EXTENT.size]
-        flags = LAST
-        for offset, physical, size, _, _, flags, *_ in EXTENT.iter_unpack(found):
-            yield Extent(offset, physical, size, flags)
-            start = offset + size
-        if flags & LAST:
-            return
+    return (Extent(*each) for batch in _batches(descriptor, FLUSH_FIRST * is_flushed_first) for each in batch)
 
 
 def own_bytes(descriptor: int) -> int:
     """How much of a file lies in blocks that no other file has. Raises OSError."""
-    return sum(each.size_bytes for each in extents(descriptor) if not each.flags & (SHARED | NO_ADDRESS))
+    return sum(
+        size for batch in _batches(descriptor, 0) for _, _, size, flags in batch if not flags & (SHARED | NO_ADDRESS)
+    )
 
 
 def check_addresses(descriptor: int, name: str) -> None:
@@ -135,6 +124,20 @@ def changed(base: int, target: int) -> Iterator[ByteRange]:
         end = min(each.offset_bytes + each.size_bytes, end_bytes)
     if end > start:
         yield ByteRange(offset_bytes=start, size_bytes=end - start)
+
+
+def _batches(descriptor: int, how: int) -> Iterator[Sequence[tuple[int, int, int, int]]]:
+    start = 0
+    buffer = bytearray(HEAD.size + BATCH * EXTENT.size)
+    while True:
+        HEAD.pack_into(buffer, 0, start, (1 << 64) - 1 - start, how, 0, BATCH, 0)
+        fcntl.ioctl(descriptor, FIEMAP, buffer)
+        mapped = HEAD.unpack_from(buffer)[3]
+        found = list(EXTENT.iter_unpack(memoryview(buffer)[HEAD.size : HEAD.size + mapped * EXTENT.size]))
+        yield found
+        if not found or found[-1][3] & LAST:
+            return
+        start = found[-1][0] + found[-1][2]
 
 
 def _written(descriptor: int) -> Iterator[Extent]:

@@ -352,9 +352,5 @@ def _unmatched(
     found = next((each for each in report.volumes if each.id == volume.id), None)
     if found is None:
         return NotOursError(f"{volume.store}/{volume.id} does not carry our tag {tags.volume_tag(volume.id)}")
-    if snapshots := cow.snapshots_of(found, report.volumes):
-        names = ", ".join(snapshots)
-        return VolumeInUseError(
-            f"{found.store}/{found.id} has snapshots, without which it can neither go nor grow: delete {names} first"
-        )
-    return VolumeInUseError(f"{found.store}/{found.id} is open or has snapshots; close or unmount it first")
+    why = cow.who_holds(found, report.volumes) or "is open or has snapshots; close or unmount it first"
+    return VolumeInUseError(f"{found.store}/{found.id} {why}")

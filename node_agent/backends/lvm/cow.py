@@ -43,11 +43,15 @@ def reading(volume: Volume) -> Iterator[int]:
         os.close(descriptor)
 
 
-def snapshots_of(volume: Volume, volumes: Iterable[Volume]) -> list[str]:
-    """The thick snapshots that would go with it, and keep it as large as it is."""
-    return sorted(
-        each.id
+def who_holds(volume: Volume, volumes: Iterable[Volume]) -> str:
+    """What keeps a volume there, and as large as it is, for a person: its thick snapshots; empty when there is none."""
+    snapshots = [
+        each
         for each in volumes
         if is_cow(each) and each.source == volume.id and each.store == volume.store
         if each.state is not VolumeState.DELETING
-    )
+    ]
+    names = ", ".join(sorted(each.id for each in snapshots if each.kind is VolumeKind.SNAPSHOT))
+    if names:
+        return f"has snapshots, without which it can neither go nor grow: delete {names} first"
+    return "is being copied; ask again when that is done" if snapshots else ""

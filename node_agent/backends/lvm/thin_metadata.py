@@ -57,7 +57,7 @@ class IdReport(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThinId:
-    """Which device of its pool's metadata a logical volume is, and which logical volume it is that is."""
+    """Which device of its pool's metadata a logical volume is; another of the same name has another uuid."""
 
     uuid: str
     pool: PoolName
@@ -124,7 +124,7 @@ class ThinMetadata:
                     uuid=row.lv_uuid, pool=PoolName(f"{store}/{row.pool_lv}"), number=int(row.thin_id)
                 )
                 for row in section.lv
-                if row.pool_lv and tags.volume_tag(VolumeId(row.lv_name)) in row.lv_tags.split(",")
+                if row.thin_id and tags.volume_tag(VolumeId(row.lv_name)) in row.lv_tags.split(",")
             }
         except (msgspec.MsgspecError, ValueError) as failure:
             raise UnreadableReportError(f"lvm's report makes no sense: {failure}", argv=("lvm", "lvs")) from failure
