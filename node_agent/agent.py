@@ -17,13 +17,8 @@ from functools import partial
 
 from node_agent import alteration, changed_blocks, copies, creation, groups, removal, tending, unfinished
 from node_agent.backends.port import Backend
-from node_agent.fills import Fills
-from node_agent.ground import Copier, Ground, Wiper
-from node_agent.holds import Holds
-from node_agent.locks import Operations, StoreLocks
+from node_agent.ground import Ground
 from node_agent.refusals import check_sizes
-from node_agent.reporter import Reporter
-from node_agent.stock import Stock
 from ullage.errors import InvalidRequestError, StillRunningError, UllageError
 from ullage.model import (
     ChangedBlocks,
@@ -54,35 +49,13 @@ log = logging.getLogger(__name__)
 class Agent:
     """One node's storage. Thread-safe; every method may be called by many at once."""
 
-    def __init__(  # noqa: PLR0913 - everything it stands on, wired in one place
-        self,
-        *,
-        backends: Sequence[Backend],
-        stock: Stock,
-        locks: StoreLocks,
-        operations: Operations,
-        reporter: Reporter,
-        wiper: Wiper,
-        holds: Holds,
-        copier: Copier,
-        fills: Fills,
-    ) -> None:
+    def __init__(self, backends: Sequence[Backend], ground: Ground) -> None:
         """Configure it with `configure` before anything else."""
         self._backends = tuple(backends)
-        self._stock = stock
-        self._operations = operations
-        self._reporter = reporter
-        self._holds = holds
-        self._ground = Ground(
-            stock=stock,
-            locks=locks,
-            operations=operations,
-            reporter=reporter,
-            wiper=wiper,
-            copier=copier,
-            fills=fills,
-            holds=holds,
-        )
+        self._ground = ground
+        self._stock = ground.stock
+        self._operations = ground.operations
+        self._reporter = ground.reporter
 
     def configure(self, classes: Sequence[DeviceClass]) -> None:
         """Take these device classes from now on, and look at what they name."""
@@ -94,7 +67,7 @@ class Agent:
 
     def recover(self) -> None:
         """After a start: thaw what an earlier process left frozen, bring up our devices, finish what it had begun."""
-        self._holds.thaw_left_over()
+        self._ground.holds.thaw_left_over()
         for report in self._stock.reports():
             asleep = [each for each in report.volumes if not each.is_active and each.kind is VolumeKind.VOLUME]
             backend = self._reporter.backend_of(report.name)

@@ -15,7 +15,7 @@ from node_agent.backends.port import Backend
 from node_agent.copying import copy
 from node_agent.debts import Debts
 from node_agent.fills import Fills
-from node_agent.ground import Copier, Wiper
+from node_agent.ground import Copier, Ground, Wiper
 from node_agent.holds import Holds
 from node_agent.locks import MOST_OPERATIONS, STORE_PATIENCE_SECONDS, Operations, StoreLocks
 from node_agent.reporter import REFRESH_SECONDS, Reporter
@@ -77,17 +77,17 @@ def assemble(  # noqa: PLR0913 - the outermost parts
     fills = Fills()
     reporter = Reporter(stock, locks, kinds, refresh_seconds=refresh_seconds)
     holds = Holds(debts)
-    agent = Agent(
-        backends=kinds,
+    ground = Ground(
         stock=stock,
         locks=locks,
         operations=operations,
         reporter=reporter,
         wiper=wiper or functools.partial(wipe, is_stopping=operations.is_stopping),
-        holds=holds,
         copier=copier,
         fills=fills,
+        holds=holds,
     )
+    agent = Agent(kinds, ground)
     return Assembly(
         agent=agent,
         stock=stock,

@@ -72,15 +72,15 @@ class Ground:
     ) -> None:
         """Without a class until `Agent.configure`, which replaces them whole."""
         self.stock = stock
+        self.operations = operations
         self.reporter = reporter
-        self.holds = holds
-        self.classes: dict[DeviceClassName, DeviceClass] = {}
-        self._locks = locks
-        self._operations = operations
-        self._wipe = wiper
         self.copy = copier
         self.fills = fills
+        self.holds = holds
         self.sources = Sources()
+        self.classes: dict[DeviceClassName, DeviceClass] = {}
+        self._locks = locks
+        self._wipe = wiper
 
     def get(self, volume_id: VolumeId) -> Volume:
         """One volume, from memory; raises NotFoundError only when every store could be read."""
@@ -145,16 +145,16 @@ class Ground:
             moment=moment,
             start_bytes=start_bytes,
             end_bytes=volume.device_size_bytes,
-            progress=lambda done: self._operations.note(volume.id, f"{human_bytes(done)} of {whole} wiped"),
+            progress=lambda done: self.operations.note(volume.id, f"{human_bytes(done)} of {whole} wiped"),
         )
 
     def note(self, volume_id: VolumeId, progress: str) -> None:
         """Tell whoever gives up waiting for the operation on this volume how far it is."""
-        self._operations.note(volume_id, progress)
+        self.operations.note(volume_id, progress)
 
     def is_called_off(self, volume_id: VolumeId) -> bool:
         """Whether the operation on this volume is to end at its next safe point."""
-        return self._operations.is_called_off(volume_id)
+        return self.operations.is_called_off(volume_id)
 
     def problems(self, pool: PoolName | None = None) -> list[str]:
         """Why some store (that of `pool`, if given) cannot be read now; nothing when all can be."""

@@ -91,7 +91,9 @@ class Derivation:
             raise
         if is_filled_later:
             self.moves.record(replace(record, state=VolumeState.FILLING))
-        elif not record.needs_wipe:
+        elif self.new.needs_wipe:
+            self.moves.record(replace(record, needs_wipe=True))
+        else:
             self.moves.record(ready(record))
 
     def _is_made(self) -> bool:
@@ -131,7 +133,9 @@ class Derivation:
         shared = record_of(source)
         if self.is_cloning and not shared.shares_blocks:
             self.moves.record(replace(shared, shares_blocks=True))
-        return self.moves.first_record(replace(first(self.new, size_bytes, self.now), shares_blocks=self.is_cloning))
+        record = first(self.new, size_bytes, self.now)
+        # What is left to do comes into it when all the rest is there: until then it is half a copy.
+        return self.moves.first_record(replace(record, needs_wipe=False, shares_blocks=self.is_cloning))
 
     def _clone(self, source: Entry, record: Record, free_bytes: int) -> None:
         flush(source, self.moves.devices(source))
