@@ -48,8 +48,8 @@ class Assembly:
     def stop(self, grace_seconds: float) -> bool:
         """Let what is under way end; False when something outlives the grace."""
         is_idle = self.operations.stop(grace_seconds)
-        self.tending.stop()
         self.holds.let_go()
+        self.tending.stop()
         self.reporter.stop()
         return is_idle
 

@@ -81,12 +81,7 @@ def copy(ground: Ground, request: CreateVolume, source: VolumeId) -> tuple[Volum
     begun_as = _source(ground, source)
     if begun_as.kind is VolumeKind.FROZEN:
         raise InvalidRequestError(f"{source} is what a copy reads from, and that copy's alone")
-    if request.size_bytes < begun_as.size_bytes:
-        raise OutOfRangeError(
-            f"{source} has {begun_as.size_bytes} bytes; a volume that begins with them cannot have fewer "
-            f"({request.size_bytes} are wanted)",
-            size_bytes=begun_as.size_bytes,
-        )
+    _check_size(request, begun_as)
     if ground.backend(begun_as.store).is_copied_by_bytes(begun_as):
         return _begin_filling(ground, request, begun_as)
     if request.pool not in (None, begun_as.pool):
@@ -119,12 +114,14 @@ def _begin_filling(ground: Ground, request: CreateVolume, source: Volume) -> tup
         source = _source(ground, source.id)  # nobody deletes it any more
         _check_class(request.device_class, source, ground.stock.pools()[source.pool])
         choose(ground, request)  # before anything is frozen for it
+        content = source
         if source.kind is VolumeKind.VOLUME:
             stale = ground.stock.find(frozen)  # of an attempt that died: what it holds is of then
             if stale is not None:
                 destroy(ground, stale)
-            _derive(ground, _snapshot_of(ground, source, frozen, VolumeKind.FROZEN), source)
+            content, _ = _derive(ground, _snapshot_of(ground, source, frozen, VolumeKind.FROZEN), source)
         try:
+            _check_size(request, content)  # the volume may have grown until it was frozen
             return carve(ground, request, source)
         except UllageError:
             if ground.stock.find(request.volume_id) is None:
@@ -140,6 +137,15 @@ def _drop(ground: Ground, frozen: VolumeId) -> None:
             destroy(ground, taken)
         except UllageError as failure:
             log.warning("frozen for nothing", extra={"volume_id": frozen, "why": str(failure)})
+
+
+def _check_size(request: CreateVolume, source: Volume) -> None:
+    if request.size_bytes < source.size_bytes:
+        raise OutOfRangeError(
+            f"{request.source} has {source.size_bytes} bytes; a volume that begins with them cannot have fewer "
+            f"({request.size_bytes} are wanted)",
+            size_bytes=source.size_bytes,
+        )
 
 
 def _check_class(name: DeviceClassName, source: Volume, pool: Pool) -> None:
@@ -200,11 +206,14 @@ def _room(pool: Pool, wish: _Wish) -> Allocation | None:
 def _made(ground: Ground, backend: Backend, new: NewVolume, source: Volume) -> Volume:
     """LVM brings a mounted file system to rest by itself; under a file it has to be kept there.
 
-    What is made meanwhile is READY only once it is known that nobody wrote until its end.
+    A snapshot is READY only once it is known that nobody wrote until its end. A volume that is made at once shares its
+    blocks with its source, and so is of one moment whoever wrote; half of one could not be settled.
     """
-    if source.type is not DeviceType.FILE:
+    if source.type is not DeviceType.FILE or source.kind is not VolumeKind.VOLUME:
         return backend.create(new)
     with ground.holds.at_rest(source, REST_SECONDS) as hold:
+        if new.kind is VolumeKind.VOLUME:
+            return backend.create(new)
         made = backend.create(replace(new, needs_wipe=True))
     hold.check()
     return backend.settle(made) if made.state is VolumeState.CREATING else made

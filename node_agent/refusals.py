@@ -83,6 +83,16 @@ def check_same_snapshot(request: TakeSnapshot, found: Volume) -> None:
         raise VolumeNotReadyError(f"snapshot {found.id} is {found.state}", volume_id=found.id)
 
 
+def check_same_group(request: TakeGroup, found: Sequence[Volume]) -> None:
+    """A group that exists must be of the volumes that are asked for; raises ConflictError."""
+    sources = sorted({str(each.source) for each in found})
+    if sources != sorted(request.sources):
+        raise ConflictError(
+            f"group {request.group_id} exists, with snapshots of {', '.join(sources)}, "
+            f"not of {', '.join(sorted(request.sources))}"
+        )
+
+
 def check_holds(volume: Volume) -> None:
     """Raise SnapshotOverflowedError for a snapshot that holds nothing any more."""
     if volume.problem is not None and volume.problem.reason == SnapshotOverflowedError.reason:
@@ -96,16 +106,6 @@ def no_room_for_snapshot(source: Volume, pool: Pool, device_class: DeviceClass) 
         wanted_bytes = cow_step_bytes(device_class.snapshots, pool.extent_bytes, source.size_bytes)
     sentence = f"a snapshot of {source.id} can be within {pool.name} only: {shortage(pool, Layout(), wanted_bytes)}"
     return _unavailable_or_full(sentence, pool, wanted_bytes)
-
-
-def check_same_group(request: TakeGroup, found: Sequence[Volume]) -> None:
-    """A group that exists must be of the volumes that are asked for; raises ConflictError."""
-    sources = sorted({str(each.source) for each in found})
-    if sources != sorted(request.sources):
-        raise ConflictError(
-            f"group {request.group_id} exists, with snapshots of {', '.join(sources)}, "
-            f"not of {', '.join(sorted(request.sources))}"
-        )
 
 
 def no_room_for_copy(source: Volume, pool: Pool, device_class: DeviceClass, wanted_bytes: int) -> UllageError:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from grpc import StatusCode
 
 from node_agent.agent import Agent
 from node_agent.assembly import backends
@@ -16,13 +17,23 @@ from node_agent.backends.lvm.backend import LvmBackend
 from node_agent.backends.lvm.command import Lvm
 from node_agent.backends.port import NewVolume
 from node_agent.tending import Tending
-from tests.contract.faults import Death, Disturbed, Fate, KilledHalfway, Programs, begun, has_device, idle, until
+from tests.contract.faults import (
+    Death,
+    Disturbed,
+    Fate,
+    KilledHalfway,
+    Programs,
+    begun,
+    code_from,
+    has_device,
+    idle,
+    until,
+)
 from tests.contract.sites import DISKS, GROUP, OLD_BYTES, Site, run, started, wanted
 from ullage.capacity import allocate, whole_cow_bytes
 from ullage.errors import (
     KIB,
     MIB,
-    CommandError,
     ConflictError,
     InsufficientCapacityError,
     InvalidRequestError,
@@ -355,10 +366,12 @@ def test_what_lvcreate_left_when_it_was_killed_is_no_snapshot_and_is_made_again(
     device = f"{GROUP}-{S.replace('-', '--')}"
     killed = KilledHalfway(("lvcreate", "--snapshot"), lambda: has_device(device))
     assembly = begun(Disturbed(change=killed).assembly(), [site.device_class()])
-    with pytest.raises(CommandError):
-        assembly.agent.snapshot(TAKE)
-    assert killed.exit_codes == [-9]
-    _converges(site, lambda agent: agent.snapshot(TAKE), origin, "snapshot", is_killed=True)
+    try:
+        assert code_from(lambda: assembly.agent.snapshot(TAKE)) in (StatusCode.OK, StatusCode.UNAVAILABLE)
+        assert len(killed.exit_codes) == 1
+    finally:
+        run("dmsetup", "udevcomplete_all", "--yes")  # what a kill leaves, and why the agent never kills
+    _converges(site, lambda agent: agent.snapshot(TAKE), origin, "snapshot")
 
 
 @pytest.mark.only_on("thick", "striped", "raid1")
@@ -405,9 +418,7 @@ def test_a_copy_by_bytes_begins_without_content_in_its_classs_layout_and_is_fill
         assembly.reporter.look_now()
 
 
-def _converges(
-    site: Site, ask: Callable[[Agent], object], origin: Volume, deed: str, *, is_killed: bool = False
-) -> None:
+def _converges(site: Site, ask: Callable[[Agent], object], origin: Volume, deed: str) -> None:
     again = begun(Disturbed().assembly(), [site.device_class()]).agent
     assert all(volume.state is VolumeState.READY for volume in again.volumes())
     ask(again)
@@ -416,8 +427,7 @@ def _converges(
         assert _held(again.get(S)) == OLD_BYTES
         again.delete(DeleteVolume(volume_id=S))
     assert {volume.id for volume in again.volumes()} == set(site.truth().sizes) == {A}
-    left = [line for line in site.leftovers() if not (is_killed and "cookie" in line)]
-    assert left == []
+    assert site.leftovers() == []
 
 
 def _with_room(site: Site, percent: int) -> DeviceClass:

@@ -168,8 +168,10 @@ def _right(draw: st.DrawFn, folder: Path) -> tuple[str, Message]:
         "Node/NodeUnpublishVolume": pb.NodeUnpublishVolumeRequest(volume_id=name, target_path=target),
         "Node/NodeUnstageVolume": pb.NodeUnstageVolumeRequest(volume_id=name, staging_target_path=staging),
     }
-    often = ["Controller/CreateVolume", "Node/NodeStageVolume", "Node/NodePublishVolume", "Node/NodeUnstageVolume"]
-    method = draw(st.sampled_from([*asks, *often, *often]))
+    often = ["Controller/CreateVolume", "Node/NodeStageVolume", "Node/NodePublishVolume"]
+    of_volumes = [each for each in asks if "Snapshot" not in each]
+    of_snapshots = [each for each in asks if "Snapshot" in each]
+    method = draw(st.sampled_from(draw(st.sampled_from([[*of_volumes, *often]] * 4 + [of_snapshots]))))
     return f"/csi.v1.{method}", asks[method]
 
 

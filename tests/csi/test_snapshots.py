@@ -18,7 +18,7 @@ from tests.csi.kubelet import LONG_SECONDS, MIB, Kubelet, code_of, creation, of_
 from ullage.names import group_id, snapshot_id
 from ullage.pb.csi.v1 import csi_pb2 as pb
 
-pytestmark = pytest.mark.only_on("file", "thin")
+pytestmark = pytest.mark.only_on("file", "file-reflink", "thin")
 OLD, NEW = b"what was there at that moment\n" * 100, b"what was written later\n" * 100
 S = snapshot_id("nightly")
 LARGER_BYTES = 2 * SMALL_BYTES if can_grow_ext4() else SMALL_BYTES
@@ -221,7 +221,6 @@ def test_a_copy_that_is_being_filled_is_asked_for_again_until_it_is_done_and_nob
         assert set(site.truth().sizes) == {"pvc-a", "pvc-b", S}
 
 
-@pytest.mark.only_on("thin")
 def test_a_group_is_of_one_moment_named_by_its_members_and_gone_with_them(
     site: Site, driver: Driver, kubelet: Kubelet
 ) -> None:
@@ -264,7 +263,7 @@ def test_a_group_is_of_one_moment_named_by_its_members_and_gone_with_them(
     assert set(site.truth().sizes) == {"pvc-a", "pvc-b", "pvc-c", "restored"}
 
 
-@pytest.mark.only_on("thin")
+@pytest.mark.only_on("file-reflink", "thin")
 def test_what_is_told_of_blocks_rebuilds_one_snapshot_from_nothing_and_the_next_from_that(
     kubelet: Kubelet, services: HereServed
 ) -> None:

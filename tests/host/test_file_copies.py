@@ -16,6 +16,7 @@ from ullage.errors import (
     ConflictError,
     InsufficientCapacityError,
     InvalidRequestError,
+    NotFoundError,
     OutOfRangeError,
     PreconditionError,
     VolumeNotReadyError,
@@ -98,6 +99,20 @@ def test_where_blocks_cannot_be_shared_a_copy_waits_to_be_filled(rig: Rig) -> No
     assert content(rig, "b") == OLD.ljust(16 * MIB, b"\0")
     with pytest.raises(VolumeNotReadyError, match="nothing is copied"):
         rig.backend.note_filled(copy, 1)
+
+
+def test_what_begins_as_a_volume_of_another_directory_is_filled(root: Path) -> None:
+    here = Rig(directory_on("ext4", root))
+    (root / "more").mkdir()
+    there = Rig(directory_on("xfs", root / "more"))
+    source = derived(here, "s-1", here.create())
+    copy = derived(there, "b", source, VolumeKind.VOLUME)
+    assert (copy.state, copy.source, copy.size_bytes) == (VolumeState.FILLING, "s-1", 8 * MIB)
+    assert derived(there, "b", source, VolumeKind.VOLUME) == copy
+    with pytest.raises(OutOfRangeError):
+        derived(there, "c", source, VolumeKind.VOLUME, mib=4)
+    with pytest.raises(NotFoundError):
+        derived(there, "s-2", source)
 
 
 @EVERYWHERE

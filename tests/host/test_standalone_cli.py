@@ -106,7 +106,7 @@ class Machine:
             until(lambda: subprocess.run(("umount", volumes), check=False, capture_output=True).returncode == 0)
 
     def files(self) -> set[str]:
-        return {path.name for path in (self.base / "volumes").iterdir()} - {RECORD}
+        return {path.name for path in (self.base / "volumes").iterdir()} - {RECORD, "lost+found"}
 
     def _asked(self, command: str, *words: str) -> subprocess.CompletedProcess[str]:
         is_staged = words[0] in ("expand", "mount", "unmount")

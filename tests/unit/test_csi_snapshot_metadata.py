@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
+import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import grpc
 import pytest
 
 from csi.calls import Calls
+from csi.identity import Identity
 from csi.orders import snapshot_metadata as orders
+from csi.server import Services, csi_server
 from csi.snapshot_metadata import SnapshotMetadata
 from tests.unit.csi_doubles import RefusedError, Shelf, caller, taken
 from ullage.errors import GIB, MIB, CommandFailedError, InvalidRequestError, NotFoundError, OutOfRangeError, UllageError
 from ullage.model import ByteRange, VolumeId
 from ullage.names import snapshot_id
 from ullage.pb.csi.v1 import csi_pb2 as pb
+from ullage.pb.csi.v1 import csi_pb2_grpc
 
 Code = grpc.StatusCode
 A, B = VolumeId("pvc-a"), VolumeId("pvc-b")
@@ -152,3 +158,38 @@ def test_whoever_goes_away_leaves_nothing_held(ask: Callable[..., Iterator[Answe
     assert not blocks.is_closed
     del answers
     assert blocks.is_closed
+
+
+class Endless:
+    """Ranges without an end, and whether they were given back."""
+
+    def __init__(self) -> None:
+        self.is_closed = threading.Event()
+
+    def __iter__(self) -> Iterator[ByteRange]:
+        try:
+            for number in itertools.count():
+                yield ByteRange(offset_bytes=number * 2 * MIB, size_bytes=MIB)
+        finally:
+            self.is_closed.set()
+
+
+def test_a_client_that_hangs_up_ends_the_work_on_the_wire_too(tmp_path: Path) -> None:
+    kept = shelf()
+    kept.blocks = blocks = Endless()
+    calls = Calls()
+    services = Services(identity=Identity(calls, "0", lambda: True), metadata=SnapshotMetadata(calls, kept))
+    server = csi_server(services, f"unix://{tmp_path}/csi.sock")
+    server.bind()
+    server.start()
+    try:
+        with grpc.insecure_channel(server.address) as channel:
+            stub = csi_pb2_grpc.SnapshotMetadataStub(channel)
+            answers = stub.GetMetadataAllocated(pb.GetMetadataAllocatedRequest(snapshot_id=NEW), timeout=60)
+            told = [next(answers).block_metadata[0].byte_offset for _ in range(3)]
+            assert told == [each * orders.DEFAULT_RESULTS * 2 * MIB for each in range(3)]
+            assert not blocks.is_closed.is_set()
+            answers.cancel()
+            assert blocks.is_closed.wait(60)
+    finally:
+        server.stop(60)

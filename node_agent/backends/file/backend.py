@@ -87,17 +87,23 @@ class FileBackend:
         """See the port."""
         return self._store(new.pool.store).create(new)
 
-    def is_copied_by_bytes(self, source: Volume) -> bool:
-        """See the port. Files that can share their blocks need no copying."""
-        return not self._store(source.store).can_clone()
-
-    def held_step(self, source: Volume, *, is_mounted: bool) -> HeldStep:  # noqa: ARG002 - the port's shape
-        """See the port."""
+    def held_step(self, source: Volume, *, is_mounted: bool) -> HeldStep:
+        """See the port. Whoever copies bytes takes an unused device for itself, and so does the hold."""
+        if not is_mounted and not self._store(source.store).can_clone():
+            raise PreconditionError(
+                f"{source.id} is not mounted, and is copied byte by byte: a group with it needs a directory on xfs or "
+                "btrfs",
+                volume_id=source.id,
+            )
         return HeldStep.CREATE
 
     def renew(self, snapshots: Sequence[Volume]) -> None:
         """See the port. They are made during the hold."""
         raise UnsupportedError(f"snapshots of files are never renewed ({', '.join(each.id for each in snapshots)})")
+
+    def is_copied_by_bytes(self, source: Volume) -> bool:
+        """See the port. Files that can share their blocks need no copying."""
+        return not self._store(source.store).can_clone()
 
     @contextmanager
     def reading(self, volume: Volume) -> Iterator[int]:

@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -53,7 +54,7 @@ class Derivation:
     new: NewVolume
     source: VolumeId
     is_cloning: bool
-    """Whether files can share blocks here."""
+    """Whether it can share blocks with its source: both are in this directory, on a file system that can."""
     room_for: Callable[[int], int]
     now: datetime
     held_seconds: float
@@ -66,35 +67,51 @@ class Derivation:
         """
         if self._is_made():
             return
+        if self.new.kind is VolumeKind.VOLUME and not self.is_cloning:
+            self._make_to_be_filled()
+            return
         source = self._source()
-        is_snapshot = self.new.kind is not VolumeKind.VOLUME
-        own_bytes = 0 if record_of(source).kind is not VolumeKind.VOLUME else image_of(source).own_bytes
-        size_bytes = image_of(source).size_bytes if is_snapshot else self.new.allocation.size_bytes
-        if size_bytes < image_of(source).size_bytes:
-            raise OutOfRangeError(f"{source.id} has {image_of(source).size_bytes} bytes, more than {size_bytes}")
-        is_filled_later = not self.is_cloning and not is_snapshot
-        # A snapshot keeps the blocks its source has for its own: the source may need all of them once more.
-        free_bytes = self.room_for((0 if is_snapshot else size_bytes) + (0 if is_filled_later else own_bytes))
+        is_volume = self.new.kind is VolumeKind.VOLUME
+        size_bytes = self.new.allocation.size_bytes if is_volume else image_of(source).size_bytes
+        self._check_size(size_bytes, image_of(source).size_bytes)
+        # What was the source's alone is then shared: the source may need as much once more.
+        own_bytes = image_of(source).own_bytes if record_of(source).kind is VolumeKind.VOLUME else 0
+        free_bytes = self.room_for(own_bytes + size_bytes * is_volume)
         record = self._begun(source, size_bytes)
-        try:
-            if is_filled_later:
-                self.moves.image(self.moves.entry(record.id), record, free_bytes)
-            elif self.is_cloning:
+        with self._given_up(record):
+            if self.is_cloning:
                 self._clone(source, record, free_bytes)
             else:
                 self._copy(source, record, free_bytes)
-            if not is_snapshot:
+            if is_volume:
                 self.moves.image(self.moves.entry(record.id), record, free_bytes)
                 self.moves.attach(record)
+        if not record.needs_wipe:
+            self.moves.record(ready(record))
+
+    def _make_to_be_filled(self) -> None:
+        """Its source may be in any directory: nothing of it is needed yet."""
+        size_bytes = self.new.allocation.size_bytes
+        self._check_size(size_bytes, self.new.source.size_bytes if self.new.source else 0)
+        free_bytes = self.room_for(size_bytes)
+        record = self.moves.first_record(first(self.new, size_bytes, self.now))
+        with self._given_up(record):
+            self.moves.image(self.moves.entry(record.id), record, free_bytes)
+            self.moves.attach(record)
+        self.moves.record(replace(record, state=VolumeState.FILLING))
+
+    def _check_size(self, size_bytes: int, source_bytes: int) -> None:
+        if size_bytes < source_bytes:
+            raise OutOfRangeError(f"{self.source} has {source_bytes} bytes, more than {size_bytes}")
+
+    @contextmanager
+    def _given_up(self, record: Record) -> Iterator[None]:
+        """Leave nothing behind when the body fails."""
+        try:
+            yield
         except UllageError:
             self.moves.give_up(record.id)
             raise
-        if is_filled_later:
-            self.moves.record(replace(record, state=VolumeState.FILLING))
-        elif self.new.needs_wipe:
-            self.moves.record(replace(record, needs_wipe=True))
-        else:
-            self.moves.record(ready(record))
 
     def _is_made(self) -> bool:
         """Whether it is there. What is there half is gone afterwards."""
@@ -133,9 +150,7 @@ class Derivation:
         shared = record_of(source)
         if self.is_cloning and not shared.shares_blocks:
             self.moves.record(replace(shared, shares_blocks=True))
-        record = first(self.new, size_bytes, self.now)
-        # What is left to do comes into it when all the rest is there: until then it is half a copy.
-        return self.moves.first_record(replace(record, needs_wipe=False, shares_blocks=self.is_cloning))
+        return self.moves.first_record(replace(first(self.new, size_bytes, self.now), shares_blocks=self.is_cloning))
 
     def _clone(self, source: Entry, record: Record, free_bytes: int) -> None:
         flush(source, self.moves.devices(source))

@@ -187,8 +187,7 @@ def image_of(entry: Entry) -> Image:
 
 def is_half_a_copy(record: Record) -> bool:
     """Whether its source's content may be missing, in part or whole, and will not come any more."""
-    is_begun = record.state is VolumeState.CREATING and not record.needs_wipe
-    return is_begun and record.kind is VolumeKind.VOLUME and record.source is not None
+    return record.state is VolumeState.CREATING and record.kind is VolumeKind.VOLUME and record.source is not None
 
 
 def needs_device(record: Record) -> bool:

@@ -46,7 +46,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Whether another image has or may once have had some of its blocks, too: it was cloned, or is a clone."""
     state: VolumeState
     needs_wipe: bool = False
-    """While CREATING: whether somebody is to wipe it, or to settle it, before it is READY."""
+    """While CREATING: whether somebody is to wipe it before it is READY."""
     wipe: Wipe
     is_sparse: bool
     owner: Owner

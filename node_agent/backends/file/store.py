@@ -107,7 +107,7 @@ class Store:
             if new.source is None:
                 self._made(moves, self._begun(moves, moves.entry(new.id), new))
             else:
-                self._derivation(moves, new, new.source.id).make()
+                self._derivation(moves, new, new.source).make()
             return self._volume(moves, new.id)
 
     def can_clone(self) -> bool:
@@ -240,12 +240,12 @@ class Store:
         if record.state is VolumeState.CREATING and not record.needs_wipe:
             moves.record(ready(record))
 
-    def _derivation(self, moves: Moves, new: NewVolume, source: VolumeId) -> Derivation:
+    def _derivation(self, moves: Moves, new: NewVolume, source: Volume) -> Derivation:
         return Derivation(
             moves=moves,
             new=new,
-            source=source,
-            is_cloning=self._can_clone(moves.directory),
+            source=source.id,
+            is_cloning=source.store == self.name and self._can_clone(moves.directory),
             room_for=lambda size_bytes: self._room_for(moves, size_bytes),
             now=self._tools.now(),
             held_seconds=self._tools.held_seconds,
