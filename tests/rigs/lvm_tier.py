@@ -48,11 +48,12 @@ GROUPS = "tests/contract/test_groups.py"
 SHARDS = (
     Shard(name="thick", arguments=("tests/contract", "--site", "thick")),
     Shard(name="thin", arguments=("tests/contract", "--site", "thin", f"--ignore={GROUPS}")),
-    Shard(name="groups", arguments=(GROUPS, "--site", "thin")),
+    Shard(name="groups", arguments=(GROUPS, "--site", "thin", "--site", "thick")),
     Shard(name="raid1-integrity", arguments=("tests/contract", "--site", "raid1-integrity")),
     Shard(name="raid1", arguments=("tests/contract", "--site", "raid1")),
     Shard(name="striped", arguments=("tests/contract", "--site", "striped")),
-    Shard(name="csi", arguments=("tests/csi", "--site", "thick", "--site", "thin")),
+    Shard(name="csi-thick", arguments=("tests/csi", "--site", "thick")),
+    Shard(name="csi-thin", arguments=("tests/csi", "--site", "thin")),
     Shard(
         name="lvm",
         arguments=("tests/lvm", "tests/host/test_fs_growth.py", "tests/host/test_fs_copies.py"),
