@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import os
 import sys
 import threading
 import time
@@ -23,7 +22,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from tests.rigs.host import RigError
-from tests.rigs.vm.machine import GuestError, Machine, run
+from tests.rigs.vm.machine import GuestError, Machine, machines_at_once, run
 
 GIB = 1 << 30
 PYTEST = (".venv/bin/pytest", "-p", "no:cacheprovider", "--durations=5")
@@ -46,7 +45,7 @@ GROUPS = "tests/contract/test_groups.py"
 """A shard of its own: many snapshots, and a new process for each of many deaths."""
 
 SHARDS = (
-    Shard(name="thick", arguments=("tests/contract", "--site", "thick")),
+    Shard(name="thick", arguments=("tests/contract", "--site", "thick", f"--ignore={GROUPS}")),
     Shard(name="thin", arguments=("tests/contract", "--site", "thin", f"--ignore={GROUPS}")),
     Shard(name="groups", arguments=(GROUPS, "--site", "thin", "--site", "thick")),
     Shard(name="raid1-integrity", arguments=("tests/contract", "--site", "raid1-integrity")),
@@ -121,8 +120,7 @@ def main(words: Sequence[str] | None = None) -> int:
     if unknown:
         parser.error(f"no shard {', '.join(unknown)}; there are: {', '.join(known)}")
     chosen = [known[name] for name in options.shards] or list(SHARDS)
-    at_once = max(1, (os.cpu_count() or 1) // CPUS_EACH)
-    with ThreadPoolExecutor(at_once) as pool:
+    with ThreadPoolExecutor(machines_at_once()) as pool:
         verdicts = list(pool.map(lambda shard: _verdict(shard, options.results), chosen))
     for verdict in verdicts:
         sys.stdout.write(

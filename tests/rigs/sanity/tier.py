@@ -6,7 +6,6 @@ of the results beside csi-sanity's JUnit report and log and the driver's log.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import threading
@@ -19,6 +18,7 @@ from xml.etree import ElementTree as ET
 
 from tests.rigs.sanity import report
 from tests.rigs.sanity.cases import Case
+from tests.rigs.vm.machine import machines_at_once
 
 CPUS_EACH = 2
 VM_SECONDS = 1500
@@ -51,8 +51,7 @@ class Tier:
 
     def run(self, cases: Sequence[Case]) -> list[Verdict]:
         """Run them all; an exception (Ctrl-C) ends those under way first."""
-        at_once = max(1, (os.cpu_count() or 1) // CPUS_EACH)
-        with ThreadPoolExecutor(at_once, thread_name_prefix="case") as pool:
+        with ThreadPoolExecutor(machines_at_once(), thread_name_prefix="case") as pool:
             try:
                 return list(pool.map(self._verdict, cases))
             except BaseException:

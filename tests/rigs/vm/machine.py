@@ -41,6 +41,11 @@ CONSOLE_TAIL_LINES = 40
 PORTS = ("control", "stdout", "stderr")  # numbered from 1 in the guest: /dev/vport0p1…
 
 
+def machines_at_once() -> int:
+    """How many to run beside each other: a guest of two processors keeps one of ours busy, and seldom a second."""
+    return max(1, (os.cpu_count() or 1) - 1)
+
+
 class GuestError(Exception):
     """The guest did not come up, or died under the command; `console` is the end of what its kernel printed."""
 
