@@ -1,7 +1,8 @@
 """What this process takes and has to give back even if it dies: a frozen file system, a pool's metadata snapshot.
 
 Each is noted in a file before it is taken, and the note goes when it was given back. The next start pays what notes are
-left, before anything else. The notes belong below /run: a reboot gives everything back by itself.
+left, before anything else. The notes belong below /run: nothing stays frozen over a reboot. A pool's metadata snapshot
+does, if the power went in the seconds of one: it is then refused as another's, with the command that releases it.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ from ullage.model import (
 )
 from ullage.names import snapshot_id
 
-ROUNDS = int(os.environ.get("ULLAGE_ROUNDS", "25"))
+ROUNDS = int(os.environ.get("ULLAGE_ROUNDS", "12"))
 """Each takes some seconds under emulation, so the suite does fewer than the 200 that a change here is worth."""
 CHUNK = 64 * KIB
 SECTOR = 512
