@@ -44,8 +44,8 @@ from ullage.errors import (
 from ullage.model import DeleteVolume, TakeGroup, TakeSnapshot, Volume, VolumeId, VolumeKind, VolumeState
 from ullage.names import group_id, member_id, snapshot_id
 
-GROUPS = int(os.environ.get("ULLAGE_GROUPS", "50"))
-"""So many are taken beside a writer."""
+GROUPS = int(os.environ.get("ULLAGE_GROUPS", "15"))
+"""So many are taken beside a writer; a change here is worth 50."""
 BATCH = 10
 
 ON_THIN = pytest.mark.only_on("thin")

@@ -26,8 +26,8 @@ from ullage.run import Subprocesses
 A, B, C = VolumeId("pvc-a"), VolumeId("pvc-b"), VolumeId("pvc-c")
 KINDS = {A: "ext4", B: "xfs"}
 SIZES = {A: 64 * MIB, B: 304 * MIB, C: 8 * MIB}
-GROUPS = int(os.environ.get("ULLAGE_GROUPS", "50"))
-"""So many are taken beside a writer."""
+GROUPS = int(os.environ.get("ULLAGE_GROUPS", "15"))
+"""So many are taken beside a writer; a change here is worth 50."""
 BATCH = 10
 
 
