@@ -58,6 +58,9 @@ RESTORE, CLONE, LARGER = "restore", "clone", "larger clone"
 SOURCES = {RESTORE: S, CLONE: A, LARGER: A}
 SIZES = {RESTORE: SIZE_BYTES, CLONE: SIZE_BYTES, LARGER: SIZE_BYTES + 16 * MIB}
 
+EACH = int(os.environ.get("ULLAGE_EACH", "3"))
+"""Of so many steps one is died at on LVM, where each takes half a minute under emulation; a change here is worth 1."""
+
 pytestmark = pytest.mark.only_on("file", "thick")
 
 
@@ -201,6 +204,8 @@ def test_a_death_at_any_step_converges(site: Site, what: str) -> None:
     for at, step in enumerate(steps):
         if ("copied up to" in step and at % 3) or "write aside" in step:
             continue  # one is like the others, and like the step before
+        if site.is_lvm and at % EACH:
+            continue
         for is_after in (False, True) if at == 0 else (True,):  # after a step is before the next
             told = f"{'after' if is_after else 'before'} {step}"
             begun(Disturbed().assembly(), [site.device_class()]).agent.delete(DeleteVolume(volume_id=B))
@@ -221,14 +226,14 @@ def test_a_death_at_any_step_converges(site: Site, what: str) -> None:
             assert site.leftovers() == [], told
 
 
-@pytest.mark.only_on("file")
 def test_a_process_that_is_killed_at_any_step_leaves_what_converges(site: Site, tmp_path: Path) -> None:
     agent = _with_origin(site).agent
     agent.snapshot(TAKE)
     config = tmp_path / "config.yaml"
-    config.write_text(f"deviceClasses:\n- {{name: main, type: file, directory: {site.device_class().directory}}}\n")
+    place = f"volumeGroups: [{GROUP}]" if site.is_lvm else f"directory: {site.device_class().directory}"
+    config.write_text(f"deviceClasses:\n- {{name: main, type: {site.device_class().type}, {place}}}\n")
     command = (sys.executable, "-m", "tests.contract.filling_and_dying", str(config), B, S, str(SIZE_BYTES))
-    for at in range(0, 100, 3):
+    for at in range(0, 100, 2 * EACH if site.is_lvm else 3):
         begun(Disturbed().assembly(), [site.device_class()]).agent.delete(DeleteVolume(volume_id=B))
         ended = subprocess.run((*command, str(at)), check=False).returncode
         if ended == SURVIVED:
@@ -238,7 +243,7 @@ def test_a_process_that_is_killed_at_any_step_leaves_what_converges(site: Site, 
         for volume in assembly.agent.volumes():
             assert volume.state is VolumeState.READY, at
         _is_whole(_made(assembly.agent, RESTORE))
-        assert (set(site.truth().sizes), site.leftovers()) == ({A, S, B}, []), at
+        assert (set(site.truth().sizes), _left_over(site)) == ({A, S, B}, []), at
     assert at > 10
 
 
@@ -396,6 +401,11 @@ def _written_all_the_time(volume: Volume) -> Iterator[list[int]]:
     finally:
         is_over.set()
         thread.join()
+
+
+def _left_over(site: Site) -> list[str]:
+    """A killed program's udev cookies are nobody's to take back, and not what this is about."""
+    return [each for each in site.leftovers() if not each.startswith("cookie")]
 
 
 def _with_origin(site: Site, disturbed: Disturbed | None = None, classes: Sequence[DeviceClass] = ()) -> Assembly:
