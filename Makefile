@@ -37,7 +37,8 @@ unit: venv ## pure code, no root (30 s)
 	$(BIN)/pytest tests/unit
 
 .PHONY: contract
-contract: contract-host contract-lvm ## the contract on every kind of storage: files here, LVM in the VM
+contract: install venv ## the contract on every kind of storage: files here, LVM in the VM, beside each other
+	$(MAKE) --jobs 2 contract-host contract-lvm
 
 .PHONY: contract-host
 contract-host: install venv ## the contract and the CSI services on files and loop devices of this machine (root)

@@ -44,14 +44,21 @@ class Shard:
 GROUPS = "tests/contract/test_groups.py"
 """A shard of its own: many snapshots, and a new process for each of many deaths."""
 
+COPIES = ("tests/contract/test_filling.py", "tests/contract/test_thick_snapshots.py")
+"""Likewise, of thick volumes: a copy takes long, and dies at many steps."""
+
 SHARDS = (
-    Shard(name="thick", arguments=("tests/contract", "--site", "thick", f"--ignore={GROUPS}")),
+    Shard(name="csi-thick", arguments=("tests/csi", "--site", "thick")),
+    Shard(
+        name="thick",
+        arguments=("tests/contract", "--site", "thick", *(f"--ignore={each}" for each in (GROUPS, *COPIES))),
+    ),
+    Shard(name="thick-copies", arguments=(*COPIES, "--site", "thick")),
     Shard(name="thin", arguments=("tests/contract", "--site", "thin", f"--ignore={GROUPS}")),
     Shard(name="groups", arguments=(GROUPS, "--site", "thin", "--site", "thick")),
     Shard(name="raid1-integrity", arguments=("tests/contract", "--site", "raid1-integrity")),
     Shard(name="raid1", arguments=("tests/contract", "--site", "raid1")),
     Shard(name="striped", arguments=("tests/contract", "--site", "striped")),
-    Shard(name="csi-thick", arguments=("tests/csi", "--site", "thick")),
     Shard(name="csi-thin", arguments=("tests/csi", "--site", "thin")),
     Shard(
         name="lvm",

@@ -43,7 +43,7 @@ PORTS = ("control", "stdout", "stderr")  # numbered from 1 in the guest: /dev/vp
 
 def machines_at_once() -> int:
     """How many to run beside each other: a guest of two processors keeps one of ours busy, and seldom a second."""
-    return max(1, (os.cpu_count() or 1) - 1)
+    return os.cpu_count() or 1
 
 
 class GuestError(Exception):
