@@ -300,8 +300,10 @@ class LvmSite:
         for line in run("dmsetup", "info", "--columns", "--noheadings", "--options", "name,suspended").splitlines():
             device, _, state = line.partition(":")
             group, _, volume = device.replace("--", "\0").partition("-")
-            name = volume.replace("\0", "-").removesuffix("-tpool")
-            if group == GROUP and name not in known:
+            name, _, layer = volume.partition("-")
+            name = name.replace("\0", "-")
+            is_needed = layer != "real" or any(each.startswith(("s-", "f-")) for each in known)
+            if group == GROUP and (name not in known or not is_needed):
                 found.append(f"device {device}")
             if group == GROUP and state == "Suspended":
                 found.append(f"suspended {device}")

@@ -24,6 +24,8 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 RECORD_BYTES, SLOTS = 16 << 10, 32
@@ -113,6 +115,16 @@ class Writer:
         self._process.terminate()
         assert self._process.wait(_PATIENCE_SECONDS) == 0, self._said.read_text()
         assert self.begun == self.durable
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Wherever it is; its ring can be read as it is at one moment."""
+        self._process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """At once, if it is there still."""
