@@ -27,6 +27,7 @@ from ullage.errors import (
     UnsupportedError,
     VolumeInUseError,
 )
+from ullage.model import PoolName
 from ullage.run import Finished, Runner
 
 LOOK_SECONDS = 60.0
@@ -58,9 +59,19 @@ class Lvm:
         except CommandFailedError as failure:
             raise meaning_of(failure) from failure
 
+    def tell_pool(self, pool: PoolName, message: str) -> None:
+        """Send a thin pool a message past LVM, as thin-provisioning.rst knows them; raises CommandFailedError."""
+        self.runner.change((*self.prefix, "dmsetup", "message", f"{mapped(pool)}-tpool", "0", message))
+
     def _argv(self, verb: str, arguments: Sequence[str], devices: Sequence[str]) -> tuple[str, ...]:
         config = CONFIG if self.has_udev else f"{CONFIG} {WITHOUT_UDEV}"
         return (*self.prefix, "lvm", verb, "--config", config, "--devices", ",".join(devices), *arguments)
+
+
+def mapped(pool: PoolName) -> str:
+    """How device-mapper's names of a pool's devices begin: hyphens are doubled, and one is between group and pool."""
+    group, _, name = pool.partition("/")
+    return f"{group.replace('-', '--')}-{name.replace('-', '--')}"
 
 
 MEANINGS: tuple[tuple[int, str, type[UllageError]], ...] = (

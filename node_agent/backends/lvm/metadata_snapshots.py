@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from node_agent.backends.lvm.command import LOOK_SECONDS, Lvm
+from node_agent.backends.lvm.command import LOOK_SECONDS, Lvm, mapped
 from node_agent.debts import Debts
 from node_agent.locks import STORE_PATIENCE_SECONDS, StoreLocks
 from ullage.errors import CommandFailedError, StoreBusyError, UllageError, UnavailableError
@@ -66,7 +66,7 @@ class MetadataSnapshots:
             try:
                 self._reserve(pool)
                 self._owe(pool, self._root(pool))
-                yield f"/dev/mapper/{_mapped(pool)}_tmeta"
+                yield f"/dev/mapper/{mapped(pool)}_tmeta"
             finally:
                 self._try_to_release(pool)
 
@@ -96,7 +96,7 @@ class MetadataSnapshots:
 
     def _reserve(self, pool: PoolName) -> None:
         try:
-            self._tell(pool, "reserve_metadata_snap")
+            self._lvm.tell_pool(pool, "reserve_metadata_snap")
         except CommandFailedError as failure:
             if HELD_ALREADY not in failure.stderr:
                 raise
@@ -117,7 +117,7 @@ class MetadataSnapshots:
             return
         root = self._root(pool)
         if root != NONE_HELD and owed.root in (None, root):
-            self._tell(pool, "release_metadata_snap")
+            self._lvm.tell_pool(pool, "release_metadata_snap")
         del self._owed[pool]
         owed.paid()
 
@@ -141,17 +141,8 @@ class MetadataSnapshots:
         return _root(pool, status)
 
     def _status(self, pool: PoolName) -> str:
-        argv = (*self._lvm.prefix, "dmsetup", "status", "--noflush", f"{_mapped(pool)}-tpool")
+        argv = (*self._lvm.prefix, "dmsetup", "status", "--noflush", f"{mapped(pool)}-tpool")
         return self._lvm.runner.look(argv, timeout_seconds=LOOK_SECONDS).stdout
-
-    def _tell(self, pool: PoolName, message: str) -> None:
-        self._lvm.runner.change((*self._lvm.prefix, "dmsetup", "message", f"{_mapped(pool)}-tpool", "0", message))
-
-
-def _mapped(pool: PoolName) -> str:
-    """How device-mapper's names of a pool's devices begin: hyphens are doubled, and one is between group and pool."""
-    group, _, name = pool.partition("/")
-    return f"{group.replace('-', '--')}-{name.replace('-', '--')}"
 
 
 def _root(pool: PoolName, status: str) -> str:
@@ -164,5 +155,5 @@ def _root(pool: PoolName, status: str) -> str:
 def _held_by_another(pool: PoolName, root: str) -> UnavailableError:
     return UnavailableError(
         f"the metadata snapshot of {pool} is held by another (its root is block {root}), and there can be only one; "
-        f"if nobody uses it: dmsetup message {_mapped(pool)}-tpool 0 release_metadata_snap"
+        f"if nobody uses it: dmsetup message {mapped(pool)}-tpool 0 release_metadata_snap"
     )

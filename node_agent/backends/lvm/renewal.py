@@ -20,7 +20,7 @@ import msgspec
 from node_agent.backends.lvm import tags
 from node_agent.backends.lvm.command import Lvm
 from ullage.errors import NotOursError, UnreadableReportError
-from ullage.model import StoreName, Volume, VolumeId, VolumeKind, VolumeState
+from ullage.model import PoolName, StoreName, Volume, VolumeId, VolumeKind, VolumeState
 
 FIELDS = "lv_name,lv_tags,lv_active,pool_lv,thin_id"
 
@@ -52,18 +52,13 @@ def renew(lvm: Lvm, store: StoreName, snapshots: Sequence[Volume], *, devices: S
         rows = {row.lv_name: row for section in msgspec.json.decode(text, type=_Report).report for row in section.lv}
     except msgspec.MsgspecError as failure:
         raise UnreadableReportError(f"lvs makes no sense: {failure}", argv=("lvm", "lvs")) from failure
-    for device, new, origin in [_ids(store, each, rows) for each in snapshots]:
-        for message in (f"delete {new}", f"create_snap {new} {origin}"):
-            lvm.runner.change((*lvm.prefix, "dmsetup", "message", device, "0", message))
+    for pool, new, origin in [_ids(store, each, rows) for each in snapshots]:
+        lvm.tell_pool(pool, f"delete {new}")
+        lvm.tell_pool(pool, f"create_snap {new} {origin}")
 
 
-def pool_device(store: StoreName, pool: str) -> str:
-    """The name of the device that takes a thin pool's messages: hyphens inside of names are doubled."""
-    return f"{store.replace('-', '--')}-{pool.replace('-', '--')}-tpool"
-
-
-def _ids(store: StoreName, snapshot: Volume, rows: dict[str, _Row]) -> tuple[str, int, int]:
-    """The pool's device, and the thin ids of the snapshot and its source."""
+def _ids(store: StoreName, snapshot: Volume, rows: dict[str, _Row]) -> tuple[PoolName, int, int]:
+    """The pool, and the thin ids of the snapshot and its source."""
     source = snapshot.source or VolumeId("")
     row, origin = rows.get(snapshot.id), rows.get(source)
     label = _label(row)
@@ -80,7 +75,7 @@ def _ids(store: StoreName, snapshot: Volume, rows: dict[str, _Row]) -> tuple[str
         or row.thin_id == origin.thin_id
     ):
         raise NotOursError(f"{store}/{snapshot.id} is not a new snapshot of {store}/{source} (any more)")
-    return pool_device(store, row.pool_lv), int(row.thin_id), int(origin.thin_id)
+    return PoolName(f"{store}/{row.pool_lv}"), int(row.thin_id), int(origin.thin_id)
 
 
 def _label(row: _Row | None) -> tags.Label | None:
