@@ -30,6 +30,7 @@ CODES: tuple[tuple[type[errors.UllageError], grpc.StatusCode], ...] = (
     (errors.UnsupportedError, grpc.StatusCode.INVALID_ARGUMENT),
     (errors.NotOfferedError, grpc.StatusCode.UNIMPLEMENTED),
     (errors.UnavailableError, grpc.StatusCode.UNAVAILABLE),
+    (errors.ApiError, grpc.StatusCode.UNAVAILABLE),
     # A command or a device that failed may have done part of its work: the caller is to ask again, not to give up.
     (errors.CommandError, grpc.StatusCode.UNAVAILABLE),
     (errors.DeviceError, grpc.StatusCode.UNAVAILABLE),

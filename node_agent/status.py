@@ -31,6 +31,7 @@ CODES: tuple[tuple[type[errors.UllageError], grpc.StatusCode], ...] = (
     (errors.PendingOperationError, grpc.StatusCode.ABORTED),
     (errors.StillRunningError, grpc.StatusCode.DEADLINE_EXCEEDED),
     (errors.UnavailableError, grpc.StatusCode.UNAVAILABLE),
+    (errors.ApiError, grpc.StatusCode.UNAVAILABLE),
     (errors.UnsupportedError, grpc.StatusCode.UNIMPLEMENTED),
     (errors.PreconditionError, grpc.StatusCode.FAILED_PRECONDITION),
     (errors.NotOfferedError, grpc.StatusCode.UNIMPLEMENTED),

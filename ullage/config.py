@@ -13,7 +13,7 @@ there is the agent's to report.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -109,6 +109,18 @@ def parse(text: str, origin: str) -> Config:
     faults.extend(_faults_between(specs))
     raise_if_any(faults, origin)
     return Config(device_classes=tuple(map(device_class, specs.values())))
+
+
+def parse_class(name: str, fields: Mapping[str, object], origin: str) -> DeviceClass:
+    """One class from an object's spec, whose name is the object's; raises ConfigError with every fault."""
+    faults: list[Fault] = []
+    spec = read(DeviceClassSpec, {"name": name, **fields}, "spec", faults, READERS)
+    if spec:
+        faults.extend(_faults_in_class(spec, "spec"))
+    raise_if_any(faults, origin)
+    if spec is None:
+        raise ConfigError(f"{origin}: cannot be read", origin=origin)
+    return device_class(spec)
 
 
 def _faults_in_class(spec: DeviceClassSpec, path: str) -> Iterator[Fault]:

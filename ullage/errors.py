@@ -17,7 +17,15 @@
     ├── UnavailableError            we cannot know or act now; says nothing about what exists
     │   ├── PoolUnavailableError    a volume group, thin pool or directory is missing, partial or unreadable
     │   ├── StoreBusyError          a change on the same volume group has been running too long
-    │   └── TooManyOperationsError  the bound on concurrent operations is reached
+    │   ├── TooManyOperationsError  the bound on concurrent operations is reached
+    │   └── ApiUnavailableError     the Kubernetes API server does not answer, or not now
+    ├── ApiError                    the Kubernetes API server refused a call
+    │   ├── ApiNotFoundError        there is no such object
+    │   ├── ApiExistsError          an object of this name is there already
+    │   ├── ApiConflictError        it has changed since it was read, or is another one of the same name
+    │   ├── ApiGoneError            a place in the history of objects that the server has forgotten
+    │   ├── ApiForbiddenError       this account may not do that
+    │   └── ApiInvalidError         the object breaks its schema or a rule
     ├── UnsupportedError            this backend cannot do that
     ├── NotOfferedError             a call that this configuration switches off
     ├── PreconditionError           something on this node has to be put right first; nothing was changed
@@ -166,6 +174,54 @@ class TooManyOperationsError(UnavailableError):
     """The bound on operations at once is reached."""
 
     reason = "TooManyOperations"
+
+
+class ApiUnavailableError(UnavailableError):
+    """The Kubernetes API server does not answer, or says that it cannot now."""
+
+    reason = "ApiUnavailable"
+
+
+class ApiError(UllageError):
+    """The Kubernetes API server refused a call; `facts["code"]` is HTTP's."""
+
+    reason = "ApiRefused"
+
+
+class ApiNotFoundError(ApiError):
+    """There is no such object (or no such kind)."""
+
+    reason = "ApiNotFound"
+
+
+class ApiExistsError(ApiError):
+    """An object of this name is there already."""
+
+    reason = "ApiExists"
+
+
+class ApiConflictError(ApiError):
+    """The object has changed since it was read, or is another one of the same name."""
+
+    reason = "ApiConflict"
+
+
+class ApiGoneError(ApiError):
+    """A place in the history of objects that the server has forgotten: everything is to be read anew."""
+
+    reason = "ApiGone"
+
+
+class ApiForbiddenError(ApiError):
+    """Our account may not do that."""
+
+    reason = "ApiForbidden"
+
+
+class ApiInvalidError(ApiError):
+    """The object breaks its schema or one of its rules; the server's sentence says which."""
+
+    reason = "ApiInvalid"
 
 
 class UnsupportedError(UllageError):
