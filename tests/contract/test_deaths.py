@@ -30,7 +30,7 @@ def _cases() -> list[ParameterSet]:
     for name in ALL:
         sites[name, Wipe.NONE] += ["thick", "thin"]
         sites[name, Wipe.DISCARD].append("thick")
-        sites[name, Wipe.ZERO].append("raid1")
+    sites["expand", Wipe.ZERO].append("raid1")
     sites["expand", Wipe.DISCARD].append("striped")
     sites["create", Wipe.DISCARD].append("raid1-integrity")
     return [

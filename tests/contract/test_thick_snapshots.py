@@ -66,9 +66,8 @@ SIZE_BYTES, EXTENT = 16 * MIB, 4 * MIB
 WHOLE_BYTES = SIZE_BYTES + EXTENT
 NEW_BYTES = b"what was written later          " * 128
 
-pytestmark = pytest.mark.only_on("thick", "striped", "raid1")
 
-
+@pytest.mark.only_on("thick", "raid1")
 def test_a_snapshot_holds_what_was_there_and_nobody_can_write_to_it(site: Site) -> None:
     agent = started(site).agent
     origin = _origin(agent)
@@ -87,6 +86,7 @@ def test_a_snapshot_holds_what_was_there_and_nobody_can_write_to_it(site: Site) 
     assert _read(taken) == OLD_BYTES
 
 
+@pytest.mark.only_on("thick")
 def test_what_is_told_of_a_new_snapshot_is_what_the_next_report_says(site: Site) -> None:
     assembly = started(site)
     _origin(assembly.agent)
@@ -100,6 +100,7 @@ def test_what_is_told_of_a_new_snapshot_is_what_the_next_report_says(site: Site)
     assert found.used_percent < 1
 
 
+@pytest.mark.only_on("thick", "striped", "raid1")
 def test_it_takes_exactly_what_was_said_in_its_volumes_pool(site: Site) -> None:
     agent = started(site).agent
     _origin(agent)
@@ -110,6 +111,7 @@ def test_it_takes_exactly_what_was_said_in_its_volumes_pool(site: Site) -> None:
     assert pool.free_bytes == site.truth().free_bytes
 
 
+@pytest.mark.only_on("thick", "raid1")
 def test_one_that_has_all_its_room_outlives_a_volume_that_is_written_all_over(site: Site) -> None:
     assembly = started(site)
     origin = _origin(assembly.agent)
@@ -122,6 +124,7 @@ def test_one_that_has_all_its_room_outlives_a_volume_that_is_written_all_over(si
     assert _held(taken) == OLD_BYTES
 
 
+@pytest.mark.only_on("thick")
 def test_an_overflowed_one_is_reported_and_never_read_from(site: Site) -> None:
     assembly = started(site, classes=[_with_room(site, 25)])
     agent = assembly.agent
@@ -145,6 +148,7 @@ def test_an_overflowed_one_is_reported_and_never_read_from(site: Site) -> None:
     assert set(site.truth().sizes) == {A}
 
 
+@pytest.mark.only_on("thick")
 def test_a_volume_with_snapshots_neither_goes_nor_grows_and_names_them(site: Site) -> None:
     """LVM would remove them with it."""
     for wipe in (Wipe.DISCARD, Wipe.NONE):
@@ -212,7 +216,7 @@ def test_it_is_there_again_after_the_group_was_down_and_the_agent_began_anew(sit
         device.write(NEW_BYTES)
 
 
-@pytest.mark.only_on("thick", "raid1")
+@pytest.mark.only_on("thick")
 def test_a_mounted_file_system_is_whole_in_its_snapshot(site: Site, tmp_path: Path) -> None:
     agent = started(site).agent
     origin = _volume(agent.create(wanted("pvc-a", 64 * MIB)).volume)

@@ -57,8 +57,7 @@ SHARDS = (
     Shard(name="thin", arguments=("tests/contract", "--site", "thin", f"--ignore={GROUPS}")),
     Shard(name="groups", arguments=(GROUPS, "--site", "thin", "--site", "thick")),
     Shard(name="raid1-integrity", arguments=("tests/contract", "--site", "raid1-integrity")),
-    Shard(name="raid1", arguments=("tests/contract", "--site", "raid1")),
-    Shard(name="striped", arguments=("tests/contract", "--site", "striped")),
+    Shard(name="layouts", arguments=("tests/contract", "--site", "striped", "--site", "raid1")),
     Shard(name="csi-thin", arguments=("tests/csi", "--site", "thin")),
     Shard(
         name="lvm",
