@@ -52,6 +52,11 @@ contract-lvm: install venv ## the contract on real LVM, in VMs; SHARDS="thick lv
 sanity: install venv ## csi-sanity against the driver: files here, LVM in VMs (root); CASES="file-mount" for some of it
 	$(BIN)/python -m tests.rigs.sanity $(CASES)
 
+.PHONY: cluster
+cluster: install venv ## the real control plane and CSI sidecars on loopback (root; first builds them: 10 min on two cores)
+	$(BIN)/python -m tests.rigs.gotools
+	$(BIN)/pytest tests/cluster
+
 .PHONY: demo
 demo: install venv ## CSI calls, one by one: two volumes, a snapshot, a restore and a clone; leaves nothing behind (root)
 	$(BIN)/python -m tests.rigs.demo

@@ -28,6 +28,7 @@ PACKAGES = {
     "btrfs-progs": "mkfs.btrfs, btrfs",
     "strace": "a mkfs that is killed at each of its writes",
     "fio": "the benchmarks",
+    "openssl": "keys for a control plane",
 }
 APT_GET = ("apt-get", "--option", "DPkg::Lock::Timeout=300")
 INSTALL = (*APT_GET, "install", "--yes", "--no-install-recommends")

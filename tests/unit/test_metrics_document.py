@@ -14,7 +14,13 @@ from csi.metrics import CallMetrics, describe_busy
 from node_agent.backends.port import StoreReport
 from node_agent.fills import Fill, Fills
 from node_agent.metrics import FillCollector, HoldMetrics, OperationMetrics, StoreCollector
+from tests.unit.kube_doubles import ApiServer
 from ullage.errors import GIB, MIB, CommandFailedError
+from ullage.kube.api import Api
+from ullage.kube.informer import Informer
+from ullage.kube.logical_volume import LogicalVolume
+from ullage.kube.meta import LOGICAL_VOLUMES
+from ullage.kube.metrics import InformerCollector
 from ullage.metrics import CommandMetrics, describe_process
 from ullage.model import (
     DeviceClassName,
@@ -108,6 +114,8 @@ def scrape() -> str:
     registry.register(FillCollector(fills := Fills()))
     CallMetrics(registry).observe("NodeStageVolume", "OK", 0.1)
     describe_busy(registry, lambda: 0)
+    volumes = Informer(Api(ApiServer()), LOGICAL_VOLUMES, LogicalVolume)
+    registry.register(InformerCollector([volumes]))
     with fills.turn(volume.id, Fill(device_class=volume.device_class, left_bytes=GIB), lambda _: None):
         return exposition(registry)().body.decode()
 

@@ -28,9 +28,14 @@ class PatchKind(StrEnum):
 class Api:
     """Thread-safe."""
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: Transport, *, request_seconds: float = REQUEST_SECONDS) -> None:
         """`connection.connect` makes a transport."""
         self._transport = transport
+        self._request_seconds = request_seconds
+
+    def within(self, request_seconds: float) -> Api:
+        """The same for a caller with less patience; a request may take this long to answer, besides connecting."""
+        return Api(self._transport, request_seconds=request_seconds)
 
     def get(self, resource: Resource, name: str, *, namespace: str = "") -> bytes:
         """One object; raises ApiNotFoundError."""
@@ -123,5 +128,5 @@ class Api:
             query or {},
             None if body is None else msgspec.json.encode(body),
             content_type=content_type,
-            timeout_seconds=REQUEST_SECONDS,
+            timeout_seconds=self._request_seconds,
         )

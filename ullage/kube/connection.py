@@ -9,9 +9,9 @@ caller allows: a half-open connection hangs nobody.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 from urllib.parse import urlencode
 
 import msgspec
@@ -68,8 +68,17 @@ class Transport(Protocol):
     def lines(self, path: str, query: Mapping[str, str], *, silence_seconds: float) -> Iterator[Iterator[bytes]]:
         """A reply that comes line by line, until its end or until nothing has come for `silence_seconds`.
 
-        Raises as `request`, also while it is read: ApiUnavailableError when it breaks off.
+        Raises as `request`, also while it is read: ApiUnavailableError when it breaks off. What it yields may be
+        Endable.
         """
+
+
+@runtime_checkable
+class Endable(Protocol):
+    """Lines that another thread may break off while they are waited for."""
+
+    def end(self) -> None:
+        """Have the reader see its end, or ApiUnavailableError, now."""
 
 
 class Connection:
@@ -105,7 +114,7 @@ class Connection:
     def lines(self, path: str, query: Mapping[str, str], *, silence_seconds: float) -> Iterator[Iterator[bytes]]:
         """See the port."""
         with self._opened("GET", path, query, None, JSON, silence_seconds) as response:
-            yield _lines(response)
+            yield Lines(response)
 
     @contextmanager
     def _opened(  # noqa: PLR0913, PLR0917 - the same
@@ -148,7 +157,10 @@ class Connection:
         headers = {"Accept": JSON, "User-Agent": "ullage"}
         if content_type:
             headers["Content-Type"] = content_type
-        token = self._configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
+        try:
+            token = self._configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
+        except (ConfigException, OSError) as error:
+            raise ApiUnavailableError(f"the token for {self.server} cannot be read: {error}") from error
         if token:
             headers["Authorization"] = token
         return headers
@@ -192,8 +204,27 @@ def refusal(method: str, path: str, code: int, body: bytes) -> UllageError:
     return ApiError(sentence, code=code)
 
 
+class Lines:
+    """Whole lines of a reply; what follows the last newline is half of one, and left out. Endable."""
+
+    def __init__(self, response: urllib3.BaseHTTPResponse) -> None:
+        """Nothing is read yet."""
+        self._response = response
+        self._lines = _lines(response)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        return next(self._lines)
+
+    def end(self) -> None:
+        """See Endable."""
+        with suppress(ValueError, RuntimeError, OSError):  # it has ended by itself
+            self._response.shutdown()
+
+
 def _lines(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
-    """Whole lines; what follows the last newline is half of one, and left out."""
     rest = b""
     for piece in response.stream(None):
         *lines, rest = (rest + piece).split(b"\n")

@@ -13,12 +13,12 @@ from tests.rigs.host import RigError
 
 def main(names: list[str]) -> int:
     """0 when all that are named (or all there are) are there."""
-    unknown = [name for name in names if name not in programs.PACKAGES]
+    unknown = [name for name in names if name not in programs.PROGRAMS]
     if unknown:
-        sys.stderr.write(f"gotools: no {', '.join(unknown)}; there are: {', '.join(programs.PACKAGES)}\n")
+        sys.stderr.write(f"gotools: no {', '.join(unknown)}; there are: {', '.join(programs.PROGRAMS)}\n")
         return 2
     try:
-        for name in names or programs.PACKAGES:
+        for name in names or programs.PROGRAMS:
             print(programs.get(name))
     except RigError as failure:
         sys.stderr.write(f"gotools: {failure}\n")

