@@ -18,6 +18,8 @@ Json: TypeAlias = dict[str, Any]  # objects of the API, as it sends them
 
 REQUEST_SECONDS = 20.0
 POLL_SECONDS = 0.1
+PATIENCE_SECONDS = 120.0
+"""client-go, in the sidecars and controllers, looks for an API server that keeps dying only every 30 s to 60 s."""
 MERGE_PATCH = "application/merge-patch+json"
 
 
@@ -84,7 +86,7 @@ class Api:
             return False
         return True
 
-    def until(self, path: str, is_so: Callable[[Json], object], seconds: float = 60.0) -> Json:
+    def until(self, path: str, is_so: Callable[[Json], object], seconds: float = PATIENCE_SECONDS) -> Json:
         """The object once `is_so` of it; raises RigError, with what it is instead, when that takes too long."""
         deadline = time.monotonic() + seconds
         while True:
@@ -95,7 +97,7 @@ class Api:
                 raise RigError(f"{path} is not as expected after {seconds:.0f} s: {_shown(found)}")
             time.sleep(POLL_SECONDS)
 
-    def until_gone(self, path: str, seconds: float = 60.0) -> None:
+    def until_gone(self, path: str, seconds: float = PATIENCE_SECONDS) -> None:
         """Wait until there is no such object; raises RigError, with what there is."""
         deadline = time.monotonic() + seconds
         while (found := self.find(path)) is not None:

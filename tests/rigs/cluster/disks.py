@@ -7,7 +7,7 @@ are sparse: a cluster of many nodes needs no more of the machine's disk than is 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def disks(folder: Path, names: Sequence[str], size_bytes: int = SIZE_BYTES) -> I
             _mount(place, size_bytes)
         yield places
     finally:
-        _clear(folder)
+        _clear(folder, {_image(place) for place in places.values()})
 
 
 def volumes(directory: Path) -> set[str]:
@@ -41,7 +41,7 @@ def volumes(directory: Path) -> set[str]:
 
 
 def _mount(place: Path, size_bytes: int) -> None:
-    image = place.with_suffix(".disk")
+    image = _image(place)
     with image.open("wb") as file:
         file.truncate(size_bytes)
     run("mkfs.xfs", "-q", "-f", "-m", "reflink=1", str(image))
@@ -49,21 +49,26 @@ def _mount(place: Path, size_bytes: int) -> None:
     run("mount", "-o", "loop", str(image), str(place))
 
 
-def _clear(folder: Path) -> None:
+def _image(place: Path) -> Path:
+    return place.with_name(f"{place.name}.disk")
+
+
+def _clear(folder: Path, disks: Collection[Path]) -> None:
+    """A disk itself goes with its last mount, which another test's mount namespace may still have copied."""
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while left := [*mount_points(folder), *_loops(folder)]:
+    while left := [*mount_points(folder), *_loops(folder, disks)]:
         if time.monotonic() > deadline:
             raise RigError(f"still in use after {PATIENCE_SECONDS:.0f} s: {', '.join(map(str, left))}")
         for point in reversed(mount_points(folder)):
             run("fsfreeze", "--unfreeze", str(point), is_checked=False)
             run("umount", "--quiet", str(point), is_checked=False)
-        for device in _loops(folder):
+        for device in _loops(folder, disks):
             run("losetup", "--detach", device, is_checked=False)
         time.sleep(0.1)
 
 
-def _loops(folder: Path) -> list[str]:
-    """Loop devices on files below the folder."""
+def _loops(folder: Path, disks: Collection[Path]) -> list[str]:
+    """Loop devices on files below the folder, but for the disks."""
     lines = run("losetup", "--noheadings", "--output", "NAME,BACK-FILE").splitlines()
     pairs = [line.split(maxsplit=1) for line in lines if line.strip()]
-    return [device for device, file in pairs if file.startswith(f"{folder}/")]
+    return [device for device, file in pairs if file.startswith(f"{folder}/") and Path(file) not in disks]
