@@ -77,6 +77,10 @@ bench-changed: install venv ## being told what has changed in 10 GiB beside read
 	$(BIN)/python -m tests.rigs.vm --smp 2 --disks 2 --disk-bytes 12GiB --timeout 6000 -- \
 		$(BIN)/python -m bench.changed_blocks $(ARGS) /dev/vda /dev/vdb
 
+.PHONY: crds
+crds: venv ## write deploy/crds anew from the classes in ullage/
+	$(BIN)/python -m ullage.kube.crds deploy/crds
+
 .PHONY: vm
 vm: install venv ## a shell in a throw-away VM with blank disks; ARGS="--disks 3 -- COMMAND" for a command
 	$(BIN)/python -m tests.rigs.vm $(ARGS)

@@ -54,27 +54,39 @@ class LayoutSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """`layout`: what is not given follows from the kind. None means not given; a null in the file is a fault."""
 
     kind: LayoutKind
+    """How LVM lays a volume over physical volumes, as lvmraid(7) calls it."""
     stripes: int | None = None
+    """Data stripes, without parity: the disks that are written at once."""
     stripe_size: Size | None = None
+    """A power of two, at least 4Ki; 64Ki if it is not given."""
     mirrors: int | None = None
+    """Copies beyond the first."""
     integrity: bool = False
+    """Checksums beside the data, so that a rotten block is found and mended (raid only)."""
 
 
 class ThinPoolSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
     """`thinPool`. The ratio has no default: how much may be promised is the owner's decision."""
 
     name: Annotated[ThinPoolName, msgspec.Meta(description="the thin pool's name in its volume group")]
+    """The thin pool's name in its volume group."""
     overprovision_ratio: Annotated[Fraction, msgspec.Meta(description=RATIO_ALLOWED)]
+    """How much may be promised for each byte of the pool: a decimal number from 1 to 1000."""
     create_size: Size = Size(0)
+    """Make the pool with this size when the first volume needs it; 0: it must be there."""
     data_guard_percent: Percent = 90
+    """Nothing new is made in a pool that is this full of data."""
     metadata_guard_percent: Percent = 80
+    """Nothing new is made in a pool that is this full of metadata."""
 
 
 class SnapshotsSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
     """`snapshots`, of thick volumes: how much room each gets, and when one that has not all of it grows."""
 
     size_percent: Percent = 100
+    """Of the most that a snapshot can ever need."""
     grow_at_percent: PercentBeforeFull = 70
+    """A snapshot that has not all of it gets more when this much is used."""
 
 
 class DeviceClassSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
@@ -82,18 +94,31 @@ class DeviceClassSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     name: Annotated[DeviceClassName, msgspec.Meta(description="a name such as fast-nvme")]
     type: DeviceType
+    """Where volumes live: in a volume group, a thin pool, on a whole disk, in a directory's files."""
     volume_groups: list[VolumeGroupPattern] | None = None
+    """Names of volume groups, or globs of names: all that match on a node are one class."""
     thin_pool: ThinPoolSpec | None = None
+    """Of a thin class: its pool, of the same name in each of the volume groups."""
     directory: Directory | None = None
+    """Of a file class: the absolute path of the directory that holds the files."""
     sparse: bool = False
+    """Of a file class: whether files take room only where something was written."""
     reserve: Size = Size(0)
+    """Never given out, in each of the class's pools."""
     layout: LayoutSpec | None = None
+    """Of a thick class: its volumes' shape; linear if it is not given."""
     snapshots: SnapshotsSpec | None = None
+    """Of a thick class: how much room its volumes' snapshots get."""
     wipe: Wipe = Wipe.DISCARD
+    """What is done so that a new volume does not show what was there before."""
     copy_rate: Size = Size(0)
+    """How much a second the copies by bytes of this class move at most, together; 0: as much as they can."""
     mkfs_options: dict[FileSystem, list[MkfsOption]] = msgspec.field(default_factory=dict)
+    """Arguments of mkfs, by file system."""
     node_selector: dict[LabelKey, LabelValue] = msgspec.field(default_factory=dict)
+    """Labels that a node must have for this class to be there; without any, all nodes."""
     default: bool = False
+    """Whether this is the class of a StorageClass that names none. At most one is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

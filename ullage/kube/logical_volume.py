@@ -47,14 +47,18 @@ class Source(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_def
     """What the volume begins as; one of the two."""
 
     volume: str = ""
+    """A volume of the same node."""
     snapshot: str = ""
+    """A snapshot on the same node."""
 
 
 class Group(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Of a snapshot that is taken with others at one moment: all of them name the same volumes."""
 
     name: str
+    """The group's id."""
     sources: tuple[str, ...]
+    """All the volumes of which snapshots are taken at that moment."""
 
 
 class ClaimRef(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -69,32 +73,43 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defau
     """The order. Of these only `sizeBytes`, `limitBytes` and `wipe` ever change."""
 
     node_name: str
+    """Where it is to be, and stays."""
     device_class: str
+    """The DeviceClass that says where on the node, and how."""
     size_bytes: int
     """A snapshot has its source's size, whatever is said here."""
     limit_bytes: int = 0
     """The most it may come to once it is rounded up; 0: no limit."""
     kind: VolumeKind = VolumeKind.VOLUME
+    """A volume, or what one was at a moment."""
     source: Source | None = None
+    """What it begins as; without: empty."""
     group: Group | None = None
+    """Of a snapshot that is taken with others."""
     wipe: Wipe | None = None
     """Instead of the class's."""
     claim_ref: ClaimRef | None = None
     persistent_volume: str = ""
+    """The name of the PersistentVolume that is made of it."""
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """What there is."""
 
     phase: Phase = Phase.PENDING
+    """Failed: nothing of it is there, and nothing will be; it is to be deleted."""
     pool: str = ""
+    """Where on its node it is: one of the pools in the node's NodeStorage."""
     size_bytes: int = 0
+    """What may be used."""
     wipe: Wipe | None = None
+    """The policy that holds: the order's, or its class's when it was made."""
     taken_at: int = 0
     """Of a snapshot: seconds since 1970 (UTC)."""
     revision: int = 0
     """The node's storage is described with this volume in it from this revision of its NodeStorage on."""
     observed_generation: int = 0
+    """The generation of the spec that this is about."""
     conditions: tuple[Condition, ...] = ()
 
 

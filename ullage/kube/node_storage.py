@@ -43,14 +43,18 @@ class PhysicalVolumeStatus(msgspec.Struct, frozen=True, kw_only=True, rename="ca
     name: str
     free_bytes: int
     scattered_bytes: int = 0
+    """Of these, what may lie outside the largest run of free extents."""
 
 
 class ThinStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """See `ullage.model.ThinUsage`."""
 
     virtual_bytes: int
+    """What is promised: all its volumes' sizes."""
     data_percent: float
+    """How full of data it is."""
     metadata_percent: float
+    """How full of metadata it is."""
     overprovision_ratio: str
     data_guard_percent: int
     metadata_guard_percent: int
@@ -67,6 +71,7 @@ class ProblemStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """See `ullage.model.Problem`."""
 
     reason: str
+    """In one CamelCase word."""
     message: str
 
 
@@ -74,28 +79,38 @@ class PoolStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit
     """See `ullage.model.Pool`."""
 
     name: str
+    """Unique on the node: `vg0`, `vg0/pool0` (a thin pool), a path (files)."""
     store: str
+    """What is locked and reported as one: a volume group, a directory."""
     type: DeviceType
     classes: tuple[str, ...]
+    """The device classes that it belongs to: they share it."""
     total_bytes: int
     free_bytes: int
+    """What can be given out: after the reserve, never negative."""
     reserve_bytes: int = 0
     largest_volume_bytes: int = 0
     """Of one linear volume; for people and printer columns, the arithmetic works it out."""
     extent_bytes: int
+    """Sizes are rounded up to multiples of this."""
     free_bytes_per_pv: tuple[PhysicalVolumeStatus, ...] = msgspec.field(default=(), name="freeBytesPerPV")
     thin: ThinStatus | None = None
+    """Of a thin pool."""
     disks: tuple[DiskStatus, ...] = ()
+    """Of whole disks: each is one volume or none."""
     is_missing: bool = msgspec.field(default=False, name="onDemand")
     """True of a thin pool that its class makes when the first volume needs it."""
     problem: ProblemStatus | None = None
+    """Why nothing is given out of it; the numbers are the last that were true."""
 
 
 class OrphanStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """A volume on this node with our mark and without an object, with all that its mark says; or half of one."""
 
     name: str
+    """The id that its mark says."""
     kind: OrphanKind
+    """Which half is missing."""
     message: str
     pool: str = ""
     device_class: str = ""
@@ -115,11 +130,14 @@ class StorageStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel", o
     """The report."""
 
     revision: int = 0
+    """Grows with every report."""
     observed_at: str = ""
     """When this was last known to be true (RFC 3339); renewed now and then when nothing changes."""
     agent_version: str = ""
     pools: tuple[PoolStatus, ...] = ()
+    """Where space is taken from: a list, and never one sum."""
     orphans: tuple[OrphanStatus, ...] = ()
+    """Volumes with our mark and without an object. Nothing deletes them by itself."""
     conditions: tuple[Condition, ...] = ()
 
 

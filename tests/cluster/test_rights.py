@@ -1,0 +1,78 @@
+"""The rights of our two accounts, as the API server itself sums them up."""
+
+from __future__ import annotations
+
+from tests.rigs.cluster.api import Api
+from tests.rigs.cluster.control_plane import ControlPlane
+from tests.rigs.cluster.manifests import install
+
+NAMESPACE = "ullage-system"
+SEEN = ("get", "list", "watch")
+CONTROLLER_MAY = [
+    *((verb, "ullage.io", kind, "") for verb in SEEN for kind in ("logicalvolumes", "nodestorages", "deviceclasses")),
+    *((verb, "", "nodes", "") for verb in SEEN),
+    *((verb, "", "persistentvolumes", "") for verb in ("get", "list")),
+    *((verb, "storage.k8s.io", "storageclasses", "") for verb in SEEN),
+    *((verb, "storage.k8s.io", "csistoragecapacities", NAMESPACE) for verb in (*SEEN, "create", "patch", "delete")),
+    *((verb, "coordination.k8s.io", "leases", NAMESPACE) for verb in ("get", "create", "patch")),
+    *((verb, "events.k8s.io", "events", "") for verb in ("create", "patch")),
+    *((verb, "", "persistentvolumeclaims", "") for verb in ("get", "delete")),  # controller-node-loss.yaml
+]
+WRITES = ("create", "update", "patch", "delete", "deletecollection")
+NOBODY_OF_OURS_MAY = [
+    *((verb, "", "secrets", place) for verb in (*SEEN, *WRITES) for place in ("", NAMESPACE)),
+    *((verb, "", kind, "") for verb in WRITES for kind in ("nodes", "nodes/status", "persistentvolumes", "pods")),
+    *((verb, "ullage.io", "deviceclasses", "") for verb in WRITES),
+    *((verb, "", "serviceaccounts/token", NAMESPACE) for verb in WRITES),
+    *((verb, "rbac.authorization.k8s.io", "clusterrolebindings", "") for verb in WRITES),
+]
+CONTROLLER_MAY_NOT = [
+    *((verb, "", "persistentvolumeclaims", "") for verb in WRITES if verb != "delete"),
+    *((verb, "ullage.io", "logicalvolumes/status", "") for verb in WRITES),
+    *((verb, "ullage.io", kind, "") for verb in WRITES for kind in ("nodestorages", "nodestorages/status")),
+    *((verb, "storage.k8s.io", "csistoragecapacities", "kube-system") for verb in WRITES),
+    *((verb, "coordination.k8s.io", "leases", "kube-system") for verb in WRITES),
+]
+AGENT_MAY = [
+    *((verb, "ullage.io", kind, "") for verb in SEEN for kind in ("logicalvolumes", "nodestorages", "deviceclasses")),
+    *((verb, "", "nodes", "") for verb in SEEN),
+    *((verb, "events.k8s.io", "events", "") for verb in ("create", "patch")),
+]
+AGENT_MAY_NOT = [
+    *((verb, "", "persistentvolumeclaims", "") for verb in (*SEEN, *WRITES)),
+    *((verb, "coordination.k8s.io", "leases", NAMESPACE) for verb in WRITES),
+]
+
+
+def test_the_accounts_have_the_rights_that_they_need_and_no_others(api_only: ControlPlane) -> None:
+    install(api_only.api())
+    controller = api_only.api(api_only.token_for(NAMESPACE, "ullage-controller"))
+    agent = api_only.api(api_only.token_for(NAMESPACE, "ullage-node"))
+    may = [
+        *((controller, each) for each in CONTROLLER_MAY),
+        *((agent, each) for each in AGENT_MAY),
+    ]
+    may_not = [
+        *((controller, each) for each in (*NOBODY_OF_OURS_MAY, *CONTROLLER_MAY_NOT)),
+        *((agent, each) for each in (*NOBODY_OF_OURS_MAY, *AGENT_MAY_NOT)),
+    ]
+    assert [each for api, each in may if not allowed(api, *each)] == []
+    assert [each for api, each in may_not if allowed(api, *each)] == []
+
+
+def allowed(api: Api, verb: str, group: str, resource: str, namespace: str = "") -> bool:
+    resource, _, subresource = resource.partition("/")
+    attributes = {
+        "verb": verb,
+        "group": group,
+        "resource": resource,
+        "subresource": subresource,
+        "namespace": namespace,
+    }
+    review = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectAccessReview",
+        "spec": {"resourceAttributes": attributes},
+    }
+    answer = api.create("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", review)
+    return bool(answer["status"]["allowed"])
