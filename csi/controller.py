@@ -16,7 +16,7 @@ from csi.orders import controller as orders
 from csi.orders import snapshots
 from csi.orders.about import About, nothing
 from ullage.capacity import available_bytes, largest_volume_bytes
-from ullage.errors import InvalidRequestError, NotFoundError, OutOfRangeError
+from ullage.errors import InvalidRequestError, NotFoundError, OutOfRangeError, UllageError, VolumeNotReadyError
 from ullage.model import CreateVolume, DeviceClass, ExpandVolume, ModifyVolume, Pool, TakeSnapshot, VolumeKind
 from ullage.names import check_volume_id, kind_of
 from ullage.pb.csi.v1 import csi_pb2 as pb
@@ -54,9 +54,11 @@ class Controller(csi_pb2_grpc.ControllerServicer):
 
     @rpc(orders.create, is_change=True)
     def CreateVolume(self, order: orders.Create, patience: float) -> pb.CreateVolumeResponse:  # noqa: D102, N802 - documented in the proto
+        # A class that is named is looked up for a new volume only: one that has gone since then is no reason to give up
+        # a volume that is being made.
         request = CreateVolume(
             volume_id=order.volume_id,
-            device_class=self._volumes.device_class(order.device_class).name,
+            device_class=order.device_class or self._volumes.device_class(None).name,
             size_bytes=self._size_bytes(order),
             limit_bytes=order.limit_bytes,
             owner=order.owner,
@@ -66,7 +68,12 @@ class Controller(csi_pb2_grpc.ControllerServicer):
         made = self._volumes.create(request, order.nodes, patience_seconds=patience)
         if order.wipe not in (None, made.wipe):  # an earlier try made it, before the claim got another attributes class
             change = ModifyVolume(volume_id=made.id, wipe=order.wipe)
-            made = self._volumes.modify(change, patience_seconds=patience)
+            try:
+                made = self._volumes.modify(change, patience_seconds=patience)
+            except UllageError as refusal:  # to the caller most refusals would mean that there is no volume
+                raise VolumeNotReadyError(
+                    f"{made.id} is there, and its wipe policy is not {order.wipe} yet: {refusal}", volume_id=made.id
+                ) from refusal
         return pb.CreateVolumeResponse(volume=_volume(made))
 
     @rpc(orders.delete, is_change=True)

@@ -19,7 +19,7 @@ from node_agent import alteration, changed_blocks, copies, creation, groups, rem
 from node_agent.backends.port import Backend
 from node_agent.ground import Ground
 from node_agent.refusals import check_sizes
-from ullage.errors import InvalidRequestError, StillRunningError, UllageError
+from ullage.errors import InvalidRequestError, NotFoundError, StillRunningError, UllageError
 from ullage.model import (
     ChangedBlocks,
     CreateVolume,
@@ -30,6 +30,7 @@ from ullage.model import (
     GroupId,
     ModifyVolume,
     Pool,
+    PoolName,
     TakeGroup,
     TakeSnapshot,
     Volume,
@@ -68,6 +69,13 @@ class Agent:
     def recover(self) -> None:
         """After a start: thaw what an earlier process left frozen, bring up our devices, finish what it had begun."""
         self._ground.holds.thaw_left_over()
+        self.bring_up()
+
+    def bring_up(self) -> None:
+        """Bring up our devices and finish what was begun, on whatever stores there are by now.
+
+        What somebody is at already is left to them.
+        """
         for report in self._stock.reports():
             asleep = [each for each in report.volumes if not each.is_active and each.kind is VolumeKind.VOLUME]
             backend = self._reporter.backend_of(report.name)
@@ -231,6 +239,29 @@ class Agent:
     def get(self, volume_id: VolumeId) -> Volume:
         """One volume, from memory; raises NotFoundError only when every store could be read."""
         return self._ground.get(volume_id)
+
+    def is_busy(self, key: VolumeId) -> bool:
+        """Whether an operation on this volume, or group, is under way."""
+        return self._operations.is_running(key)
+
+    def find(self, volume_id: VolumeId) -> Volume | None:
+        """The volume as far as is known, whether every store could be read or not."""
+        return self._stock.find(volume_id)
+
+    def seek(self, volume_id: VolumeId, pool: PoolName | None) -> Volume:
+        """One volume; of one that is not known everything is looked at afresh.
+
+        Raises NotFoundError only when the pool that it was in (unless given, every store) could be read, and
+        UnavailableError.
+        """
+        found = self._stock.find(check_volume_id(volume_id))
+        if found is None:
+            self._reporter.look_now()
+            found = self._stock.find(volume_id)
+        if found is None:
+            self._ground.refuse_if_blind(f"volume {volume_id} cannot be told to be missing", pool)
+            raise NotFoundError(f"volume {volume_id} is on none of this node's stores", volume_id=volume_id)
+        return found
 
     def volumes(self) -> tuple[Volume, ...]:
         """Every volume, from memory, by id."""

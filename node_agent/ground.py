@@ -157,8 +157,13 @@ class Ground:
         return self.operations.is_called_off(volume_id)
 
     def problems(self, pool: PoolName | None = None) -> list[str]:
-        """Why some store (that of `pool`, if given) cannot be read now; nothing when all can be."""
+        """Why some store (that of `pool`, if given) cannot be read now; nothing when all can be.
+
+        Without any class nobody has looked anywhere.
+        """
         reports = self.stock.reports()
+        if not self.classes and not reports:
+            return ["no device class is known on this node"]
         if pool is not None:
             reports = tuple(report for report in reports if f"{pool}/".startswith(f"{report.name}/"))
             if not reports:

@@ -53,7 +53,7 @@ class Operations:
     def __init__(self, most: int = MOST_OPERATIONS) -> None:
         """No thread is started before the first operation."""
         self._most = most
-        self._on_end: Callable[[Hashable, BaseException | None, float], None] = lambda *_: None
+        self._listeners: tuple[Callable[[Hashable, BaseException | None, float], None], ...] = ()
         self._changed = threading.Condition()
         self._running: dict[VolumeId, _Running] = {}
         self._waiting = 0
@@ -80,8 +80,8 @@ class Operations:
         return result
 
     def tell(self, on_end: Callable[[Hashable, BaseException | None, float], None]) -> None:
-        """Call `on_end(request, failure, seconds)` at the end of each operation."""
-        self._on_end = on_end
+        """Call `on_end(request, failure, seconds)` at the end of each operation, too."""
+        self._listeners = (*self._listeners, on_end)
 
     def note(self, volume_id: VolumeId, progress: str) -> None:
         """How far the operation on this volume is; whoever gives up waiting for it is told."""
@@ -106,6 +106,11 @@ class Operations:
         with self._changed:
             running = self._running.get(volume_id)
             return self._is_stopping or (running is not None and running.is_called_off)
+
+    def is_running(self, volume_id: VolumeId) -> bool:
+        """Whether something is under way on this volume."""
+        with self._changed:
+            return volume_id in self._running
 
     def in_flight(self) -> int:
         """How many operations are under way."""
@@ -186,10 +191,11 @@ class Operations:
         with self._changed:
             del self._running[volume_id]
             self._changed.notify_all()
-        try:
-            self._on_end(running.request, failure, time.monotonic() - running.started)
-        except Exception:  # what measures us must not keep the result from whoever waits for it
-            log.exception("the end of an operation could not be told", extra={"volume_id": volume_id})
+        for listener in self._listeners:
+            try:
+                listener(running.request, failure, time.monotonic() - running.started)
+            except Exception:  # what measures us must not keep the result from whoever waits for it
+                log.exception("the end of an operation could not be told", extra={"volume_id": volume_id})
         with suppress(InvalidStateError):  # `stop` has answered already
             if failure is None:
                 running.future.set_result(result)

@@ -66,8 +66,23 @@ class Change:
 
 @dataclass(slots=True)
 class _Stream:
+    """Endable, as the real one."""
+
+    changed: threading.Condition
+    events: Iterator[bytes] = field(default_factory=lambda: iter(()))
     is_broken: bool = False
     bookmarks: int = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        return next(self.events)
+
+    def end(self) -> None:
+        with self.changed:
+            self.is_broken = True
+            self.changed.notify_all()
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +151,7 @@ class ApiServer:
         if self.is_down:
             raise ApiUnavailableError(f"watch {path}: it is down")
         self.before("WATCH", path)
-        stream = _Stream()
+        stream = _Stream(self._changed)
         with self._changed:
             if int(query.get("resourceVersion") or 0) < self._forgotten:
                 raise ApiGoneError(f"watch {path}: too old resource version", code=410)
@@ -168,6 +183,14 @@ class ApiServer:
                 fields["metadata"].setdefault("uid", str(uuid.uuid4()))
                 fields["metadata"].setdefault("generation", 1)
             return deepcopy(self._store(collection, namespace, known, fields))
+
+    def put_status(self, resource: Resource, name: str, status: object, *, namespace: str = "") -> None:
+        """Write an object's status, if it is still there; counted as nobody's write."""
+        collection = resource.path()
+        with self._changed:
+            known = self._objects.get(collection, {}).get((namespace, name))
+            if known is not None:
+                self._store(collection, namespace, known, {**deepcopy(known), "status": _fields(status)})
 
     def remove(self, resource: Resource, name: str, *, namespace: str = "") -> None:
         """Take an object away whatever its finalizers say."""

@@ -263,3 +263,10 @@ def test_a_reader_that_has_gone_is_no_news(address: str, words: tuple[str, ...])
 
 def test_the_default_socket_is_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert DEFAULT_SOCKET in said(capsys, "pools", "--help")[1]
+
+
+def test_a_controller_that_is_told_of_no_cluster_says_what_is_missing(tmp_path: Path) -> None:
+    words = ["controller", "--namespace", "ullage", "--kubeconfig", str(tmp_path / "nowhere")]
+    done = subprocess.run([sys.executable, "-m", "ullage.cli", *words], capture_output=True, text=True, check=False)
+    assert done.returncode == USAGE_ERROR
+    assert re.search(r"^ullage: .*/nowhere: ", done.stderr, re.MULTILINE), done.stderr

@@ -7,24 +7,28 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
+import msgspec
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from csi.metrics import CallMetrics, describe_busy
 from node_agent.backends.port import StoreReport
+from node_agent.cluster.metrics import ObjectCollector, ReconcileMetrics, describe_link
 from node_agent.fills import Fill, Fills
 from node_agent.metrics import FillCollector, HoldMetrics, OperationMetrics, StoreCollector
 from tests.unit.kube_doubles import ApiServer
 from ullage.errors import GIB, MIB, CommandFailedError
 from ullage.kube.api import Api
 from ullage.kube.informer import Informer
-from ullage.kube.logical_volume import LogicalVolume
-from ullage.kube.meta import LOGICAL_VOLUMES
+from ullage.kube.logical_volume import READY, LogicalVolume, Status, order
+from ullage.kube.meta import LOGICAL_VOLUMES, Condition
 from ullage.kube.metrics import InformerCollector
 from ullage.metrics import CommandMetrics, describe_process
 from ullage.model import (
+    CreateVolume,
     DeviceClassName,
     DeviceType,
+    NodeName,
     Pool,
     PoolName,
     Problem,
@@ -112,6 +116,12 @@ def scrape() -> str:
     HoldMetrics(registry).observe(0.1)
     OperationMetrics(registry, lambda: 0).observe("create", "ok", 0.1)
     registry.register(FillCollector(fills := Fills()))
+    ReconcileMetrics(registry).observe("ok")
+    describe_link(registry, waiting=lambda: 0, silence_seconds=lambda: 1.0)
+    request = CreateVolume(volume_id=volume.id, device_class=volume.device_class, size_bytes=GIB)
+    refused = Condition(type=READY, status="False", reason="VolumeMissing")
+    wanted = msgspec.structs.replace(order(request, NodeName("node-1")), status=Status(conditions=(refused,)))
+    registry.register(ObjectCollector(lambda: [wanted], lambda: 0))
     CallMetrics(registry).observe("NodeStageVolume", "OK", 0.1)
     describe_busy(registry, lambda: 0)
     volumes = Informer(Api(ApiServer()), LOGICAL_VOLUMES, LogicalVolume)

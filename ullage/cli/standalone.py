@@ -31,6 +31,11 @@ def describe(parser: argparse.ArgumentParser) -> None:
         "--csi-endpoint", default=DEFAULT_CSI_SOCKET, metavar="ADDRESS", help=f"CSI's socket ({DEFAULT_CSI_SOCKET})"
     )
     parser.add_argument("--node-name", default=socket.gethostname(), metavar="NAME", help="this node (the host's name)")
+    add_node_options(parser)
+
+
+def add_node_options(parser: argparse.ArgumentParser) -> None:
+    """What every process that mounts volumes can be told."""
     parser.add_argument(
         "--private-mounts",
         action="store_true",
