@@ -1,8 +1,8 @@
 """The device classes that are for this node, from their objects; and from a file, for as long as nobody can be asked.
 
-A class is for this node when the Node has every label of its `nodeSelector`. One that cannot be read is left out, and
-told of; the others are served. What is served is kept in a file beside the agent's socket: an agent that starts while
-the API server is gone serves what its predecessor did.
+A class is for this node when the Node has every label of its `nodeSelector`. One that cannot be read, or contradicts an
+older one about what they share, is left out and told of; the others are served. What is served is kept in a file beside
+the agent's socket: an agent that starts while the API server is gone serves what its predecessor did.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -22,6 +22,7 @@ from ullage.kube.foreign import Node, ObjectReference
 from ullage.kube.informer import Informer
 from ullage.kube.meta import API_VERSION, DEVICE_CLASSES, Meta
 from ullage.model import DeviceClass, NodeName
+from ullage.names import patterns_overlap
 
 QUIET_SECONDS = 0.1
 """A change waits for others this long: each look at everything serves all of them."""
@@ -94,37 +95,39 @@ class Classes:
             log.warning("kept classes not read", extra={"path": str(self._kept), "why": str(error)})
             return ()
         objects = [DeviceClassObject(metadata=Meta(name=each.name), spec=each.spec) for each in kept]
-        return tuple(self._readable(objects).values())
+        return tuple(self._readable(objects, None).values())
 
     def apply(self) -> bool:
         """Serve what the objects say now; False when that is what is served. Raises UllageError."""
         node = self._nodes.get(self._node)
         labels = node.metadata.labels if node is not None else {}
-        objects = {each.metadata.name: each for each in self._objects.all()}
-        classes = self._readable(objects.values())
-        mine = {
-            name: each
-            for name, each in sorted(classes.items())
-            if all(labels.get(key) == value for key, value in each.node_selector)
-        }
+        objects = sorted(self._objects.all(), key=lambda each: (each.metadata.creation_timestamp, each.metadata.name))
+        mine = self._readable(objects, labels)
         served = tuple(mine.values())
         if served == self._served:
             return False
-        self._keep([objects[name] for name in mine])
+        self._keep([each for each in objects if each.metadata.name in mine])
         self._configure(served)
         self._served = served
         log.info("device classes taken", extra={"device_classes": len(served), "left_out": len(objects) - len(mine)})
         return True
 
-    def _readable(self, objects: Iterable[DeviceClassObject]) -> dict[str, DeviceClass]:
-        found = {}
+    def _readable(
+        self, objects: Iterable[DeviceClassObject], labels: Mapping[str, str] | None
+    ) -> dict[str, DeviceClass]:
+        """Those that a node of these labels (None: any) can serve together; what two contradict in is the first's."""
+        found: dict[str, DeviceClass] = {}
         for each in objects:
             name = each.metadata.name
             try:
-                found[name] = each.device_class
+                wanted = each.device_class
+                if labels is not None and any(labels.get(key) != value for key, value in wanted.node_selector):
+                    continue
+                _check_together(wanted, found.values())
             except ConfigError as error:
                 self._tell(each, str(error))
             else:
+                found[name] = wanted
                 self._told.pop(name, None)
         return found
 
@@ -167,3 +170,20 @@ class Classes:
                 log.exception("device classes not taken")
                 self._is_stopping.wait(PAUSE_SECONDS)
                 self._is_wished.set()
+
+
+def _check_together(one: DeviceClass, others: Iterable[DeviceClass]) -> None:
+    """Raise ConfigError when a class says something else than another of what they share; as the file's rules do."""
+    for other in others:
+        if one.directory and one.directory == other.directory and one.is_sparse is not other.is_sparse:
+            raise ConfigError(
+                f"{DEVICE_CLASSES.kind} {one.name}: spec.sparse: differs from that of {other.name}, and both have the "
+                f"directory {one.directory}; make them alike"
+            )
+        mine, its = one.thin_pool, other.thin_pool
+        can_be_one = any(patterns_overlap(a, b) for a in one.volume_groups for b in other.volume_groups)
+        if mine is not None and its is not None and mine.name == its.name and can_be_one and mine != its:
+            raise ConfigError(
+                f"{DEVICE_CLASSES.kind} {one.name}: spec.thinPool: differs from that of {other.name}, and both can "
+                f"mean the thin pool {mine.name}; make them alike"
+            )

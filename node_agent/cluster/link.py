@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
@@ -101,6 +102,7 @@ class Link:
             api=api,
             storages=self.storages,
             nodes=self._nodes,
+            classes=lambda: {each.name for each in assembly.agent.classes()},
             events=events,
         )
         deeds = Deeds(
@@ -154,9 +156,10 @@ class Link:
             self._reconciler.stop()
             self._classes.stop()
             self._publisher.stop()
-        for informer in (self.orders, self.storages, self._nodes, self._objects):
-            informer.stop()
-        self._events.stop()
+        ends = [self.orders.stop, self.storages.stop, self._nodes.stop, self._objects.stop, self._events.stop]
+        with ThreadPoolExecutor(len(ends), thread_name_prefix="cluster-link-end") as together:
+            for end in ends:  # each waits some seconds for an API server that does not answer
+                together.submit(end)
 
     def _hear(self) -> None:
         """Who is told of which change."""
@@ -182,6 +185,7 @@ class Link:
         """The agent serves these; what it has only now come to see is brought up, and finished."""
         self._agent.configure(classes)
         self._agent.bring_up()
+        self._publisher.wish()
 
     def _join(self) -> None:
         for informer in (self._nodes, self._objects, self.orders, self.storages):

@@ -7,11 +7,12 @@ condition. Without the API server the stock goes on changing, and what it has co
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 
 import msgspec
 from msgspec.structs import replace
@@ -40,7 +41,7 @@ from ullage.kube.meta import (
     timestamp,
 )
 from ullage.kube.node_storage import CAPACITY_KNOWN, DEGRADED, READY, NodeStorage, StorageStatus, pool_status
-from ullage.model import Layout, NodeName, Problem
+from ullage.model import DeviceClassName, Layout, NodeName, Problem
 
 LEAST_SECONDS = 1.0
 """Between two writes."""
@@ -66,10 +67,11 @@ class Publisher:
         api: Api,
         storages: Informer[NodeStorage],
         nodes: Informer[Node],
+        classes: Callable[[], Container[DeviceClassName]],
         events: Events,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`storages` and `nodes` have this node's only; `version` is the program's."""
+        """`storages` and `nodes` have this node's only; `classes` are those served now, `version` the program's."""
         self._node = node
         self._program = version
         self._stock = stock
@@ -78,6 +80,7 @@ class Publisher:
         self._api = api
         self._storages = storages
         self._nodes = nodes
+        self._classes = classes
         self._events = events
         self._clock = clock
         self._heartbeat_due = clock()
@@ -138,10 +141,19 @@ class Publisher:
         return self._storages.learn(self._api.create(NODE_STORAGES, wanted))
 
     def _report(self, reports: Sequence[StoreReport], before: StorageStatus) -> StorageStatus:
-        pools = sorted((pool for report in reports for pool in report.pools), key=lambda pool: pool.name)
+        served = self._classes()
+        pools = [
+            dataclasses.replace(pool, classes=names)  # a store that no class names any more stays known for its volumes
+            for report in reports
+            for pool in report.pools
+            if (names := tuple(name for name in pool.classes if name in served))
+        ]
         return StorageStatus(
             agent_version=self._program,
-            pools=tuple(pool_status(pool, largest_volume_bytes(pool, Layout())) for pool in pools),
+            pools=tuple(
+                pool_status(pool, largest_volume_bytes(pool, Layout()))
+                for pool in sorted(pools, key=lambda pool: pool.name)
+            ),
             orphans=self._strays.among(reports),
             conditions=conditions_after(before.conditions, _conditions(reports)),
         )

@@ -54,7 +54,7 @@ class Reconciler:
         self._orders = orders
         self._storage = storage
         self._observe = observe
-        self._queue = queue or WorkQueue()
+        self._queue = WorkQueue() if queue is None else queue  # an empty one is false
         self._awaited: set[str] = set()
         """Keys whose operation goes on without a worker; each is put in and taken out by whoever has the key."""
         self._is_stopping = threading.Event()

@@ -18,6 +18,8 @@ from tests.rigs.cluster.disks import disks, volumes
 from tests.rigs.cluster.manifests import install
 from tests.rigs.cluster.ours import NAMESPACE, Ours, node_agent
 from ullage.errors import GIB, MIB
+from ullage.model import VolumeId
+from ullage.names import group_id, member_id, snapshot_id
 
 OURS = "/apis/ullage.io/v1alpha1"
 ORDERS, REPORTS, CLASSES = f"{OURS}/logicalvolumes", f"{OURS}/nodestorages", f"{OURS}/deviceclasses"
@@ -52,8 +54,8 @@ class Cluster:
         kubeconfig = self.plane.kubeconfig_for(NAMESPACE, "ullage-node", node)
         self.agents[node] = node_agent(self.folder, node, kubeconfig)
 
-    def order(self, name: str, node: str = N1, size_bytes: int = 16 * MIB) -> None:
-        spec = {"nodeName": node, "deviceClass": f"files-{node}", "sizeBytes": size_bytes, "kind": "volume"}
+    def order(self, name: str, node: str = N1, size_bytes: int = 16 * MIB, **more: object) -> None:
+        spec = {"nodeName": node, "deviceClass": f"files-{node}", "sizeBytes": size_bytes, "kind": "volume", **more}
         metadata = {"name": name, "finalizers": [FINALIZER]}
         self.api.create(
             ORDERS, {"apiVersion": "ullage.io/v1alpha1", "kind": "LogicalVolume", "metadata": metadata, "spec": spec}
@@ -225,6 +227,55 @@ def test_without_the_api_server_kubelet_is_served_and_what_was_ordered_is_done_a
     cluster.ready("pvc-after")
     cluster.api.patch(f"{ORDERS}/pvc-busy", {"spec": {"sizeBytes": 48 * MIB}})
     cluster.ready("pvc-busy", lambda each: each["status"]["sizeBytes"] == 48 * MIB)
+
+
+def test_snapshots_and_copies_come_and_go(cluster: Cluster) -> None:
+    cluster.order("pvc-source")
+    cluster.ready("pvc-source")
+    taken = snapshot_id("nightly")
+    cluster.order(taken, kind="snapshot", source={"volume": "pvc-source"})
+    snapshot = cluster.ready(taken)["status"]
+    assert (snapshot["sizeBytes"], snapshot["takenAt"] > 0) == (16 * MIB, True)
+    cluster.order("pvc-copy", source={"snapshot": taken}, size_bytes=32 * MIB)
+    assert cluster.ready("pvc-copy")["status"]["sizeBytes"] == 32 * MIB
+    for name in (taken, "pvc-source", "pvc-copy"):
+        cluster.api.delete(f"{ORDERS}/{name}")
+    for name in (taken, "pvc-source", "pvc-copy"):
+        cluster.api.until_gone(f"{ORDERS}/{name}")
+    assert not volumes(cluster.volumes(N1)) & {taken, "pvc-source", "pvc-copy"}
+
+
+def test_a_group_is_taken_whole_also_by_an_agent_that_dies(cluster: Cluster) -> None:
+    sources = [VolumeId(f"pvc-group-{number}") for number in range(3)]
+    for source in sources:
+        cluster.order(source)
+        cluster.ready(source)
+    group = group_id("consistent")
+    members = [member_id(group, source) for source in sources]
+    agent = cluster.agents[N1].process
+    for member, source in zip(members, sources, strict=True):
+        cluster.order(
+            member, kind="snapshot", source={"volume": source}, group={"name": group, "sources": list(sources)}
+        )
+    agent.kill()
+    agent.start()
+    moments = {cluster.ready(member)["status"]["takenAt"] for member in members}
+    assert len(moments) == 1
+    for name in members:
+        cluster.api.delete(f"{ORDERS}/{name}")
+    for name in members:
+        cluster.api.until_gone(f"{ORDERS}/{name}")
+    assert not volumes(cluster.volumes(N1)) & set(members)
+
+
+def test_what_cannot_be_had_fails_with_its_numbers_and_goes(cluster: Cluster) -> None:
+    cluster.order("pvc-huge", size_bytes=1 << 50)
+    failed = cluster.api.until(f"{ORDERS}/pvc-huge", lambda each: each.get("status", {}).get("phase") == "Failed")
+    (ready,) = [each for each in failed["status"]["conditions"] if each["type"] == "Ready"]
+    assert (ready["status"], ready["reason"]) == ("False", "InsufficientCapacity")
+    assert "1024.0 TiB" in ready["message"] or "PiB" in ready["message"]
+    cluster.api.delete(f"{ORDERS}/pvc-huge")
+    cluster.api.until_gone(f"{ORDERS}/pvc-huge")
 
 
 def test_a_class_that_comes_and_goes_needs_no_restart(cluster: Cluster) -> None:

@@ -29,6 +29,7 @@ class Scene:
     heard: Heard = field(default_factory=Heard)
     served: list[Sequence[str]] = field(default_factory=list)
     is_busy: bool = False
+    made: int = 0
     objects: Informer[DeviceClassObject] = field(init=False)
     nodes: Informer[Node] = field(init=False)
     classes: Classes = field(init=False)
@@ -62,7 +63,10 @@ class Scene:
 
     def has(self, name: str, **spec: object) -> None:
         fields = {"type": "file", "directory": f"/srv/{name}", **spec}
-        self.api.put(DEVICE_CLASSES, {"metadata": {"name": name}, "spec": fields})
+        known = {key: value for key, value in fields.items() if value is not None}
+        self.made += 1
+        meta = {"name": name, "creationTimestamp": f"2026-01-01T00:00:{self.made:02}Z"}
+        self.api.put(DEVICE_CLASSES, {"metadata": meta, "spec": known})
 
     def labelled(self, **labels: str) -> None:
         self.api.put(NODES, {"metadata": {"name": NODE, "labels": labels}})
@@ -104,9 +108,23 @@ def test_a_class_that_cannot_be_read_is_told_once_and_the_others_are_served(scen
     scene.has("better")
     scene.objects.wait("better", lambda each: each is not None, 5)
     scene.classes.apply()
-    assert scene.served == [["good"], ["better", "good"]]
+    assert scene.served == [["good"], ["good", "better"]]
     assert scene.heard.told == [("DeviceClass", "bad", "InvalidConfiguration")]
     assert "type" in scene.heard.sentences[0]
+
+
+def test_of_two_classes_that_contradict_each_other_the_older_is_served(scene: Scene) -> None:
+    scene.has("older", directory="/srv/same", sparse=True)
+    scene.has("a-newer", directory="/srv/same", sparse=False)
+    pool = {"name": "pool0", "overprovisionRatio": 2}
+    thin = {"type": "thin", "directory": None, "volumeGroups": ["nvme*"]}
+    scene.has("thin", **thin, thinPool=pool)
+    scene.has("thin-too", **thin, thinPool=pool)
+    scene.has("thin-but", **(thin | {"volumeGroups": ["nvme1"]}), thinPool=pool | {"overprovisionRatio": 3})
+    scene.begin()
+    scene.classes.apply()
+    assert set(scene.served[-1]) == {"older", "thin", "thin-too"}
+    assert {name for _, name, _ in scene.heard.told} == {"a-newer", "thin-but"}
 
 
 def test_a_new_process_knows_what_the_last_one_served(scene: Scene) -> None:

@@ -69,6 +69,7 @@ class Scene:
     disks: Disks = field(default_factory=Disks)
     heard: Heard = field(default_factory=Heard)
     held: list[str] = field(default_factory=list)
+    is_staging: bool = False
     revisions: Revisions = field(init=False)
     deeds: Deeds = field(init=False)
     orders: Informer[LogicalVolume] = field(init=False)
@@ -88,6 +89,8 @@ class Scene:
         assert self.orders.wait_until_synced(5)
 
     def _alone(self, volume_id: VolumeId, what: str) -> AbstractContextManager[None]:
+        if self.is_staging:
+            raise PendingOperationError(f"NodeStageVolume of {volume_id} is under way")
         self.held.append(f"{what} {volume_id}")
         return nullcontext()
 
@@ -324,6 +327,20 @@ def test_whoever_changes_a_volume_holds_it_against_the_calls_of_csi(scene: Scene
     scene.condemn()
     assert scene.do() is None
     assert scene.held == ["create pvc-a", "modify pvc-a", "expand pvc-a", "delete pvc-a"]
+
+
+def test_what_kubelet_is_at_is_not_changed_meanwhile(scene: Scene) -> None:
+    """A file system that is made while its volume grows would have its new part wiped."""
+    scene.ready()
+    scene.change(sizeBytes=16 * MIB)
+    scene.is_staging = True
+    assert isinstance(scene.do(), PendingOperationError)
+    scene.condemn()
+    assert isinstance(scene.do(), PendingOperationError)
+    assert scene.disks.asked == []
+    scene.is_staging = False
+    assert scene.do() is None
+    assert scene.disks.asked == ["delete pvc-a"]
 
 
 def test_a_volume_that_is_gone_is_missed_and_never_made_again(scene: Scene) -> None:

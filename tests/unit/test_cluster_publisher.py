@@ -22,6 +22,7 @@ from ullage.kube.informer import Informer
 from ullage.kube.meta import NODE_STORAGES, NODES
 from ullage.kube.node_storage import CAPACITY_KNOWN, DEGRADED, READY, NodeStorage
 from ullage.model import (
+    DeviceClassName,
     DeviceType,
     NodeName,
     Orphan,
@@ -70,6 +71,7 @@ class Scene:
     heard: Heard = field(default_factory=Heard)
     clock: Clock = field(default_factory=Clock)
     objects: set[VolumeId] = field(default_factory=set)
+    classes: set[DeviceClassName] = field(default_factory=lambda: {FAST})
     probed: list[VolumeId] = field(default_factory=list)
     revisions: Revisions = field(init=False)
     strays: Strays = field(init=False)
@@ -93,6 +95,7 @@ class Scene:
             api=api,
             storages=self.storages,
             nodes=self.nodes,
+            classes=lambda: self.classes,
             events=self.heard,
             clock=self.clock,
         )
@@ -145,6 +148,16 @@ def test_what_says_the_same_is_not_written_again(scene: Scene) -> None:
     scene.stock.put(report(volumes=(volume("pvc-a"),)))
     scene.objects.add(VolumeId("pvc-a"))
     assert not scene.publisher.publish(), "the pools are as they were"
+
+
+def test_a_pool_that_no_class_names_any_more_is_not_offered(scene: Scene) -> None:
+    """Its store stays known, for the volumes on it; what is free there nobody can have."""
+    scene.stock.put(report(volumes=(volume("pvc-a"),)))
+    scene.publisher.publish()
+    assert len(scene.told().pools) == 1
+    scene.classes.clear()
+    assert scene.publisher.publish()
+    assert scene.told().pools == ()
 
 
 def test_what_is_different_is_written(scene: Scene) -> None:

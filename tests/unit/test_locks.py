@@ -263,12 +263,22 @@ def test_a_stop_names_what_outlives_its_grace(
 
 
 def test_the_end_of_each_operation_is_told(operations: Operations) -> None:
-    ends, failure = Ends(), ValueError("odd")
+    ends, others, failure = Ends(), Ends(), ValueError("odd")
     operations.tell(ends)
+    operations.tell(others)
     asked(operations, lambda: None, Create())
     with pytest.raises(ValueError, match="odd"):
         asked(operations, raising(failure), Delete())
-    assert ends.heard == [(Create(), None), (Delete(), failure)]
+    assert ends.heard == others.heard == [(Create(), None), (Delete(), failure)]
+
+
+def test_what_is_under_way_is_known_by_its_key(operations: Operations, gate: Gate) -> None:
+    first = begun(operations, gate)
+    assert operations.is_running(ONE)
+    assert not operations.is_running(OTHER)
+    gate.opened.set()
+    first.get(timeout=LONG_SECONDS)
+    assert not operations.is_running(ONE)
 
 
 @pytest.mark.parametrize("outcome", ["result", NotFoundError("gone")], ids=["result", "failure"])
