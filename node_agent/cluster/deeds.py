@@ -5,7 +5,8 @@ the next thing through the agent, whose operations may be repeated after a crash
 one write, what is there. A process that dies between the two finds the volume under its id, and only tells.
 
 What is never done:
-- a volume that was Ready once is not made again when it is gone: it would be empty, and nobody would know
+- a volume that was Ready once, or whose object was made anew (`RECOVERED`), is not made again when it is gone: it
+  would be empty, and nobody would know
 - what carries the id and is not what was ordered is not touched (`answers.mismatch`)
 - the finalizer does not go before the agent has said that the volume is gone, after a look at where it was
 """
@@ -28,7 +29,7 @@ from ullage.errors import (
     VolumeNotReadyError,
 )
 from ullage.kube.informer import Informer
-from ullage.kube.logical_volume import APPLIED, FINALIZER, READY, LogicalVolume, Phase, request_of
+from ullage.kube.logical_volume import APPLIED, FINALIZER, READY, RECOVERED, LogicalVolume, Phase, request_of
 from ullage.model import (
     CreateVolume,
     DeleteVolume,
@@ -111,6 +112,9 @@ class Deeds:
         if order is None or order.node != self._node:
             return None
         is_pending = order.status.phase is Phase.PENDING
+        if is_pending and RECOVERED in order.metadata.annotations and not order.is_condemned:
+            self._take_over(order, failures)
+            return None
         if order.spec.group is not None and is_group_id(order.spec.group.name) and (is_pending or order.is_condemned):
             return order.spec.group.name
         if order.is_condemned:
@@ -137,6 +141,21 @@ class Deeds:
             self._told.refused(order, answers.problem_of(error))
             return
         self._told.there(order, made)
+
+    def _take_over(self, order: LogicalVolume, failures: int) -> None:
+        """Find what an object was made anew for. Nothing is ever carved for it: that would be empty."""
+        try:
+            found = self._storage.seek(order.id, order.pool)
+        except NotFoundError as error:
+            self._told.refused(order, Problem(reason=answers.MISSING, message=str(error)))
+            return
+        except UnavailableError as error:
+            self._delay(order, error, failures)
+            raise
+        if why := answers.mismatch(order, found):
+            self._told.mismatched(order, why)
+            return
+        self._told.there(order, found)
 
     def _made(self, order: LogicalVolume) -> Volume:
         spec = order.spec

@@ -17,7 +17,7 @@ from ullage.errors import ApiNotFoundError, human_bytes
 from ullage.kube.api import Api, PatchKind
 from ullage.kube.foreign import ObjectReference
 from ullage.kube.informer import Informer
-from ullage.kube.logical_volume import APPLIED, DEGRADED, FINALIZER, READY, LogicalVolume, Status
+from ullage.kube.logical_volume import APPLIED, DEGRADED, FINALIZER, READY, RECOVERED, LogicalVolume, Status
 from ullage.kube.meta import API_VERSION, CLAIMS, LOGICAL_VOLUMES
 from ullage.model import NodeName, Problem, Volume
 
@@ -63,7 +63,8 @@ class Told:
             return
         size = human_bytes(found.size_bytes)
         if not order.is_ready:
-            self._event(order, "Carved", f"{found.kind} of {size} ({found.size_bytes} bytes) in {found.pool}")
+            how = "TakenOver" if RECOVERED in order.metadata.annotations else "Carved"
+            self._event(order, how, f"{found.kind} of {size} ({found.size_bytes} bytes) in {found.pool}")
         elif found.size_bytes > order.status.size_bytes:
             before = human_bytes(order.status.size_bytes)
             self._event(order, "Grown", f"from {before} to {size} ({found.size_bytes} bytes) in {found.pool}")

@@ -36,6 +36,7 @@ from ullage.kube.logical_volume import (
     APPLIED,
     DEGRADED,
     READY,
+    RECOVERED,
     LogicalVolume,
     Phase,
     order,
@@ -50,6 +51,7 @@ from ullage.model import (
     PoolName,
     Problem,
     VolumeId,
+    VolumeKind,
     VolumeState,
     Wipe,
 )
@@ -650,3 +652,51 @@ def test_a_volume_that_is_still_being_deleted_by_somebody_is_not_said_to_be_usab
     scene.disks.has(replace(scene.disks.there[A], state=VolumeState.DELETING))
     assert scene.do() is None
     assert reason(scene, READY) == "VolumeNotReady"
+
+
+def made_anew(name: str = A) -> LogicalVolume:
+    """As `ullage recover` makes it."""
+    made = wanted(name)
+    return msgspec.structs.replace(
+        made, metadata=msgspec.structs.replace(made.metadata, annotations={RECOVERED: "ext4"})
+    )
+
+
+def test_what_an_object_was_made_anew_for_is_taken_over_as_it_is(scene: Scene) -> None:
+    scene.disks.has(replace(volume(A), owner=OWNER))
+    scene.ordered(made_anew())
+    assert scene.do() is None
+    assert (scene.told().status.size_bytes, scene.told().is_ready, scene.disks.asked) == (8 * MIB, True, [])
+    assert ("LogicalVolume", A, "TakenOver") in scene.heard.told
+
+
+def test_for_an_object_that_was_made_anew_nothing_is_ever_carved(scene: Scene) -> None:
+    scene.ordered(made_anew())
+    assert scene.do() is None
+    assert (scene.told().status.phase, reason(scene, READY)) == (Phase.FAILED, MISSING)
+    assert (scene.disks.there, scene.disks.asked) == ({}, ["look for pvc-a"])
+
+
+def test_where_nobody_can_look_an_object_that_was_made_anew_waits(scene: Scene) -> None:
+    scene.disks.is_blind = True
+    scene.ordered(made_anew())
+    assert isinstance(scene.do(), UnavailableError)
+    assert scene.told().status.phase is Phase.PENDING
+
+
+def test_what_was_made_anew_for_something_else_is_refused(scene: Scene) -> None:
+    scene.disks.has(replace(volume(A), owner=OWNER, device_class=DeviceClassName("other")))
+    scene.ordered(made_anew())
+    assert scene.do() is None
+    assert (scene.told().status.phase, reason(scene, READY)) == (Phase.FAILED, "AlreadyExists")
+
+
+def test_the_members_of_a_group_that_were_made_anew_are_taken_over_one_by_one(scene: Scene) -> None:
+    group = group_id("g")
+    member = member_id(group, A)
+    scene.disks.has(replace(volume(member), kind=VolumeKind.SNAPSHOT, source=A, group=group, taken_at=7))
+    made = snapshot_order(member, wanted(), group=group, sources=(A, B))
+    meta = msgspec.structs.replace(made.metadata, annotations={RECOVERED: "unknown"})
+    scene.ordered(msgspec.structs.replace(made, metadata=meta))
+    assert scene.do(member) is None
+    assert (scene.told(member).is_ready, scene.told(member).status.taken_at, scene.disks.asked) == (True, 7, [])

@@ -11,6 +11,7 @@ import msgspec
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
+from csi.cluster.metrics import CapacityMetrics, LoopCollector
 from csi.metrics import CallMetrics, describe_busy
 from node_agent.backends.port import StoreReport
 from node_agent.cluster.metrics import ObjectCollector, ReconcileMetrics, describe_link
@@ -126,6 +127,8 @@ def scrape() -> str:
     describe_busy(registry, lambda: 0)
     volumes = Informer(Api(ApiServer()), LOGICAL_VOLUMES, LogicalVolume)
     registry.register(InformerCollector([volumes]))
+    CapacityMetrics(registry).observe("create", "ok")
+    registry.register(LoopCollector(lambda: {"volume_without_object": 1}, lambda: 0))
     with fills.turn(volume.id, Fill(device_class=volume.device_class, left_bytes=GIB), lambda _: None):
         return exposition(registry)().body.decode()
 

@@ -12,7 +12,18 @@ from importlib.metadata import version
 
 from ullage.errors import ConfigError, UllageError
 
-SUBCOMMANDS = ("agent", "controller", "node", "standalone", "volume", "snapshot", "pools", "volumes")
+SUBCOMMANDS = (
+    "agent",
+    "controller",
+    "node",
+    "standalone",
+    "volume",
+    "snapshot",
+    "pools",
+    "volumes",
+    "orphans",
+    "recover",
+)
 """Modules of this package, each with `describe(parser)` and `run(options) -> exit code`."""
 
 USAGE_ERROR = 2

@@ -16,17 +16,21 @@ import logging
 import os
 import socket
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from ullage.cli.output import DEFAULT_CSI_SOCKET
 from ullage.cli.process import CALL_GRACE_SECONDS, Signals, add_process_options, begin, http_server
 from ullage.model import Problem
 
 if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+    from csi.cluster.loops import Loops
+    from csi.cluster.telling import Telling
     from csi.cluster.view import ClusterView
     from ullage.kube.api import Api
 
@@ -34,31 +38,6 @@ LEASE = "ullage-controller"
 NOT_SYNCED = Problem(reason="Starting", message="the API server has not told us of all objects yet")
 
 log = logging.getLogger(__name__)
-
-
-class Loop(Protocol):
-    """Something that one controller of several does, for as long as it leads; it may begin more than once."""
-
-    def start(self) -> None:
-        """Begin; returns at once."""
-
-    def stop(self) -> None:
-        """End, after the step under way."""
-
-
-class _Together:
-    """Several loops as one."""
-
-    def __init__(self, loops: Sequence[Loop]) -> None:
-        self._loops = loops
-
-    def start(self) -> None:
-        for loop in self._loops:
-            loop.start()
-
-    def stop(self) -> None:
-        for loop in reversed(self._loops):
-            loop.stop()
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -69,7 +48,26 @@ def describe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--kubeconfig", type=Path, metavar="FILE", help="how to reach the API server (as the Pod's own account)"
     )
-    parser.add_argument("--namespace", required=True, metavar="NAME", help="our own, where the Lease is")
+    parser.add_argument(
+        "--namespace", required=True, metavar="NAME", help="our own, where the Lease and the capacity objects are"
+    )
+    parser.add_argument(
+        "--lease-name", default=LEASE, metavar="NAME", help=f"what those who serve compete for ({LEASE})"
+    )
+    parser.add_argument(
+        "--node-loss-delay",
+        type=_seconds,
+        default=0.0,
+        metavar="SECONDS",
+        help="give up the volumes of a node that has been gone from the cluster for so long (never)",
+    )
+    parser.add_argument(
+        "--orphan-scan",
+        type=_some_seconds,
+        default=300.0,
+        metavar="SECONDS",
+        help="between two looks for orphans (300)",
+    )
     add_process_options(parser)
 
 
@@ -86,6 +84,7 @@ def run(options: argparse.Namespace) -> int:
     from csi.server import Services, csi_server  # noqa: PLC0415
     from ullage.kube.api import Api  # noqa: PLC0415
     from ullage.kube.connection import connect  # noqa: PLC0415
+    from ullage.kube.events import Events  # noqa: PLC0415
     from ullage.kube.leases import Lease  # noqa: PLC0415
     from ullage.kube.metrics import InformerCollector  # noqa: PLC0415
 
@@ -103,10 +102,11 @@ def run(options: argparse.Namespace) -> int:
         group=GroupController(calls, provisioner),
     )
     server = csi_server(services, options.csi_endpoint)
-    loops = _Together(_loops(api, view, options))
+    events = Events(api, LEASE, socket.gethostname())
+    loops = _loops(api, view, events, options, registry, lambda: lease.is_leader)
     lease = Lease(
         api,
-        LEASE,
+        options.lease_name,
         namespace=options.namespace,
         identity=f"{socket.gethostname()}_{uuid.uuid4()}",
         on_leading=loops.start,
@@ -119,6 +119,8 @@ def run(options: argparse.Namespace) -> int:
         server.bind()
         view.start()
         ends.callback(view.stop)
+        events.start()
+        ends.callback(events.stop)
         ends.callback(server.stop, CALL_GRACE_SECONDS)
         lease.start()
         ends.callback(lease.stop)
@@ -135,7 +137,47 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _loops(api: Api, view: ClusterView, options: argparse.Namespace) -> tuple[Loop, ...]:
+def _loops(  # noqa: PLR0913, PLR0917 - what this wires together
+    api: Api,
+    view: ClusterView,
+    events: Telling,
+    options: argparse.Namespace,
+    registry: CollectorRegistry,
+    is_leader: Callable[[], bool],
+) -> Loops:
     """What only the leader does. Informers that a loop needs besides the view's are its own to start."""
-    del api, view, options
-    return ()
+    from csi.cluster.loops import Loops, NodeLossLoop  # noqa: PLC0415
+    from csi.cluster.metrics import CapacityMetrics, LoopCollector  # noqa: PLC0415
+    from csi.cluster.orphans import OrphanScanner  # noqa: PLC0415
+    from csi.cluster.storage_capacity import StorageCapacityWriter  # noqa: PLC0415
+
+    delay_seconds: float = options.node_loss_delay
+    node_loss = None
+    if delay_seconds:
+        node_loss = NodeLossLoop(api, view, events, delay_seconds=delay_seconds, is_leader=is_leader)
+    loops = Loops(
+        capacity=StorageCapacityWriter(api, view, options.namespace, on_write=CapacityMetrics(registry).observe),
+        orphans=OrphanScanner(api, view, events, scan_seconds=options.orphan_scan),
+        node_loss=node_loss,
+    )
+    registry.register(
+        LoopCollector(lambda: loops.orphans.counts, lambda: node_loss.gone if node_loss is not None else None)
+    )
+    return loops
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
+    return seconds
+
+
+def _some_seconds(text: str) -> float:
+    seconds = _seconds(text)
+    if not seconds:
+        raise argparse.ArgumentTypeError("0 seconds are no time to wait")
+    return seconds

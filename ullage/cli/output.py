@@ -39,8 +39,13 @@ def add_agent_option(parser: argparse.ArgumentParser) -> None:
 
 def show(output: str, columns: Sequence[Column], rows: Sequence[Sequence[str]], messages: Sequence[Message]) -> None:
     """Print either the rows or the messages they were made from; sizes in messages stay whole numbers of bytes."""
+    items = [_plain(MessageToDict(each, always_print_fields_with_no_presence=True)) for each in messages]
+    show_items(output, columns, rows, items)
+
+
+def show_items(output: str, columns: Sequence[Column], rows: Sequence[Sequence[str]], items: Sequence[object]) -> None:
+    """The same with what JSON and YAML have a word for."""
     if output in ("json", "yaml"):
-        items = [_plain(MessageToDict(each, always_print_fields_with_no_presence=True)) for each in messages]
         document = {"items": items}
         sys.stdout.write(
             json.dumps(document, indent=2) + "\n" if output == "json" else yaml.safe_dump(document, sort_keys=False)

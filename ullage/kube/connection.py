@@ -16,6 +16,7 @@ from urllib.parse import urlencode
 
 import msgspec
 import urllib3
+import yaml
 from kubernetes.client import Configuration
 from kubernetes.client.rest import RESTClientObject
 from kubernetes.config import ConfigException, load_incluster_config, load_kube_config
@@ -174,7 +175,8 @@ def connect(kubeconfig: Path | None) -> Connection:
             load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call] # it has no types
         else:
             load_kube_config(str(kubeconfig), client_configuration=configuration)  # type: ignore[no-untyped-call] # the same
-    except (ConfigException, OSError) as error:
+    except (ConfigException, OSError, yaml.YAMLError, TypeError, AttributeError, LookupError, ValueError) as error:
+        # The package takes a file for what it should be, and stumbles over what it is.
         where = f"{kubeconfig}" if kubeconfig else "no --kubeconfig, and this is no Pod with an account"
         raise ConfigError(f"{where}: {error}") from error
     return Connection(configuration)

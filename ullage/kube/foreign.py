@@ -20,6 +20,8 @@ class StorageClass(msgspec.Struct, frozen=True, kw_only=True, rename="camel", om
     provisioner: str = ""
     parameters: dict[str, str] = msgspec.field(default_factory=dict)
     volume_binding_mode: str = ""
+    reclaim_policy: str = ""
+    mount_options: tuple[str, ...] = ()
 
 
 class LabelSelector(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -82,6 +84,8 @@ class ClaimSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_
 
     volume_name: str = ""
     storage_class_name: str = ""
+    volume_mode: str = ""
+    access_modes: tuple[str, ...] = ()
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):

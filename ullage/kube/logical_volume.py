@@ -27,6 +27,9 @@ from ullage.model import (
 from ullage.names import kind_of
 
 FINALIZER = f"{GROUP}/logical-volume"
+RECOVERED = f"{GROUP}/recovered"
+"""An annotation: the object was made after its volume, which is to be found and never to be carved. Its value is what
+the device was found to hold."""
 READY = "Ready"
 """Condition: the volume can be used."""
 APPLIED = "Applied"
