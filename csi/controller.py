@@ -16,7 +16,14 @@ from csi.orders import controller as orders
 from csi.orders import snapshots
 from csi.orders.about import About, nothing
 from ullage.capacity import available_bytes, largest_volume_bytes
-from ullage.errors import InvalidRequestError, NotFoundError, OutOfRangeError, UllageError, VolumeNotReadyError
+from ullage.errors import (
+    InsufficientCapacityError,
+    InvalidRequestError,
+    NotFoundError,
+    OutOfRangeError,
+    UllageError,
+    VolumeNotReadyError,
+)
 from ullage.model import CreateVolume, DeviceClass, ExpandVolume, ModifyVolume, Pool, TakeSnapshot, VolumeKind
 from ullage.names import check_volume_id, kind_of
 from ullage.pb.csi.v1 import csi_pb2 as pb
@@ -88,7 +95,13 @@ class Controller(csi_pb2_grpc.ControllerServicer):
     @rpc(orders.expand, is_change=True)
     def ControllerExpandVolume(self, order: orders.Expand, patience: float) -> pb.ControllerExpandVolumeResponse:  # noqa: D102, N802
         request = ExpandVolume(volume_id=order.volume_id, size_bytes=order.size_bytes, limit_bytes=order.limit_bytes)
-        grown = self._volumes.expand(request, patience_seconds=patience)
+        try:
+            grown = self._volumes.expand(request, patience_seconds=patience)
+        except InsufficientCapacityError as short:
+            # The volume cannot go to another node. external-resizer takes RESOURCE_EXHAUSTED for "perhaps in progress",
+            # and asks for this size for ever, also when the claim has been lowered since; what is out of range it lets
+            # people take back, and asks for now and then.
+            raise OutOfRangeError(str(short), **short.facts) from short
         return pb.ControllerExpandVolumeResponse(
             capacity_bytes=grown.size_bytes, node_expansion_required=not order.is_block
         )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cluster.scene import Cluster, cluster
 from tests.rigs.cluster.control_plane import ControlPlane
 from tests.rigs.sanity.stores import mount_points
 
@@ -30,3 +31,25 @@ def folder() -> Iterator[Path]:
     yield path
     assert not mount_points(path)
     shutil.rmtree(path)
+
+
+@pytest.fixture(scope="session")
+def shared_scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """One cluster for all the files whose tests leave it as they found it: `scene`."""
+    if os.geteuid() != 0:
+        pytest.skip("mounts need root")
+    path = Path(tempfile.mkdtemp(prefix="ullage-cluster-"))
+    with cluster(path, tmp_path_factory.mktemp("scene")) as running:
+        yield running
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def scene(shared_scene: Cluster) -> Iterator[Cluster]:
+    """The cluster, empty; what a test leaves there agrees, and goes without a trace."""
+    yield shared_scene
+    try:
+        shared_scene.audit()
+    finally:
+        shared_scene.clear()
+    shared_scene.audit(is_empty=True)

@@ -145,7 +145,7 @@ def test_growth_is_as_the_resizer_reads_it(site: Site, services: HereServed) -> 
     assert code_of(lambda: client.expand("pvc-x", SMALL_BYTES)) is StatusCode.NOT_FOUND
     largest = client.capacity().maximum_volume_size.value
     too_large = SMALL_BYTES + largest + site.step_bytes
-    assert code_of(lambda: client.expand("pvc-a", too_large)) is StatusCode.RESOURCE_EXHAUSTED
+    assert code_of(lambda: client.expand("pvc-a", too_large)) is StatusCode.OUT_OF_RANGE
     missing = pb.ControllerExpandVolumeRequest(volume_id="pvc-a")
     assert code_of(lambda: client.controller.ControllerExpandVolume(missing)) is StatusCode.INVALID_ARGUMENT
     as_block = pb.ControllerExpandVolumeRequest(

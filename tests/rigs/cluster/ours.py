@@ -33,10 +33,19 @@ def controller(folder: Path, name: str, kubeconfig: Path, more: Sequence[str] = 
     return _ours(folder, name, "controller", ["--kubeconfig", str(kubeconfig), "--namespace", NAMESPACE, *more])
 
 
-def node_agent(folder: Path, node: str, kubeconfig: Path, more: Sequence[str] = ()) -> Ours:
-    """`ullage node`: the CSI node and the agent of one node, which mounts where this process sees it."""
-    sockets = ["--socket", f"unix://{folder / f'{node}-agent.sock'}", "--private-mounts"]
-    return _ours(folder, node, "node", ["--node-name", node, "--kubeconfig", str(kubeconfig), *sockets, *more])
+def node_agent(
+    folder: Path, node: str, kubeconfig: Path, more: Sequence[str] = (), container: Sequence[str] = ()
+) -> Ours:
+    """`ullage node`: the CSI node and the agent of one node; `container` is put before its words, and starts it."""
+    words = [
+        "--node-name",
+        node,
+        "--kubeconfig",
+        str(kubeconfig),
+        "--socket",
+        f"unix://{folder / f'{node}-agent.sock'}",
+    ]
+    return _ours(folder, node, "node", [*words, *more], container)
 
 
 def standalone(folder: Path, node: str, config: Path, more: Sequence[str] = ()) -> Ours:
@@ -45,10 +54,11 @@ def standalone(folder: Path, node: str, config: Path, more: Sequence[str] = ()) 
     return _ours(folder, node, "standalone", ["--node-name", node, "--config", str(config), *sockets, *more])
 
 
-def _ours(folder: Path, name: str, subcommand: str, words: Sequence[str]) -> Ours:
+def _ours(folder: Path, name: str, subcommand: str, words: Sequence[str], container: Sequence[str] = ()) -> Ours:
     csi_socket = folder / f"{name}.sock"
     http = f"127.0.0.1:{free_ports(1)[0]}"
     argv = [
+        *container,
         *PROGRAM,
         subcommand,
         "--csi-endpoint",
@@ -60,5 +70,6 @@ def _ours(folder: Path, name: str, subcommand: str, words: Sequence[str]) -> Our
         *words,
     ]
     is_served = Answers(f"http://{http}/readyz")
-    process = Process(argv, folder / f"{name}.log", lambda: is_served() and answers(csi_socket))
+    traced = {"PYTHONFAULTHANDLER": "1"}  # SIGABRT shows in the log what each thread is about
+    process = Process(argv, folder / f"{name}.log", lambda: is_served() and answers(csi_socket), traced)
     return Ours(process=process, csi_socket=csi_socket, http=http)

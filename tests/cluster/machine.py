@@ -1,0 +1,141 @@
+"""A node of the cluster, as far as storage sees one: file systems of its own, a kubelet's directory, an agent.
+
+All nodes are this one machine, and a DeviceClass names one directory for all of them. So each agent lives as it does in
+a container: in a mount namespace of its own, made anew for each of its lives, where the classes' directories are bind
+mounts of its node's, and kubelet's directory is shared with the outside (`mountPropagation: Bidirectional`). What the
+agent mounts for Pods is seen out here, and outlives it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.rigs.host import RigError
+from tests.rigs.sanity.stores import mount_points, run
+from ullage.errors import GIB
+
+MKFS: Mapping[str, Sequence[str]] = {
+    "fast": ("mkfs.xfs", "-q", "-f", "-m", "reflink=1"),
+    "bulk": ("mkfs.ext4", "-q", "-m", "0"),
+}
+"""A file system for each class: one whose files share blocks, so that snapshots are free, and one whose do not."""
+CLASSES = tuple(MKFS)
+SIZE_BYTES = 4 * GIB
+PATIENCE_SECONDS = 20.0
+"""The kernel lets go of a detached loop device's file a moment later."""
+POLL_SECONDS = 0.1
+IN_ITS_NAMESPACE = """
+folder=$1; shift
+awk -v ours="$folder" -v all="$(dirname "$folder")/ullage-" \
+    'index($5, all) == 1 && index($5, ours) != 1 && !/ shared:/ { print $5 }' /proc/self/mountinfo | tac |
+    while read -r other; do umount --lazy "$other"; done
+while [ "$1" != -- ]; do mount --bind "$1" "$2" || exit 70; shift 2; done
+shift; exec "$@"
+"""
+"""What runs before an agent. A namespace begins as a copy: another run's file systems would be kept mounted in it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """One node's part of this machine. `stores` are its classes' directories, as they are seen out here."""
+
+    name: str
+    folder: Path
+    stores: Mapping[str, Path]
+    kubelet_root: Path
+    directories: Mapping[str, Path]
+    """The same as a DeviceClass names them, for every node alike; there is something only where the agent is."""
+
+    @property
+    def container(self) -> tuple[str, ...]:
+        """What is put before the argv of the node's agent."""
+        pairs = [str(path) for name in CLASSES for path in (self.stores[name], self.directories[name])]
+        return (
+            "unshare",
+            "--mount",
+            "--propagation",
+            "unchanged",
+            "--",
+            "sh",
+            "-c",
+            IN_ITS_NAMESPACE,
+            "sh",
+            str(self.folder),
+            *pairs,
+            "--",
+        )
+
+
+@contextmanager
+def machines(folder: Path, names: Sequence[str], size_bytes: int = SIZE_BYTES) -> Iterator[dict[str, Machine]]:
+    """Nodes below `folder`. At the end nothing of them is mounted or attached; their agents have ended by then.
+
+    Raises RigError, also when something does not go.
+    """
+    volumes = folder / "volumes"
+    directories = {name: volumes / name for name in CLASSES}
+    made: dict[str, Machine] = {}
+    try:
+        # What is unmounted out here is to be unmounted in every namespace, another run's among them; what an agent
+        # mounts at the classes' directories is to be seen by it alone.
+        _bound(folder, "--make-shared")
+        _bound(volumes, "--make-private")
+        for directory in directories.values():
+            directory.mkdir()
+        for name in names:
+            made[name] = _made(folder / name, directories, size_bytes)
+        yield made
+    finally:
+        _clear(folder)
+
+
+def _made(place: Path, directories: Mapping[str, Path], size_bytes: int) -> Machine:
+    root = place / "kubelet"
+    _bound(root, "--make-shared")
+    stores = {name: place / name for name in CLASSES}
+    for name, store in stores.items():
+        image = store.with_suffix(".disk")
+        with image.open("wb") as file:
+            file.truncate(size_bytes)
+        run(*MKFS[name], str(image))
+        store.mkdir()
+        run("mount", "-o", "loop", str(image), str(store))
+    return Machine(name=place.name, folder=place.parent, stores=stores, kubelet_root=root, directories=directories)
+
+
+def _bound(directory: Path, propagation: str) -> None:
+    """A mount point, made if it is not there."""
+    directory.mkdir(parents=True, exist_ok=True)
+    run("mount", "--bind", str(directory), str(directory))
+    run("mount", propagation, str(directory))
+
+
+def attached(store: Path) -> list[tuple[str, int]]:
+    """Loop devices on files of the file system that is mounted here, each with its file's inode.
+
+    By the file system's number: the path is one of whichever namespace it was opened in.
+    """
+    device = store.stat().st_dev
+    mine = f"{os.major(device)}:{os.minor(device)}"
+    told = run("losetup", "--json", "--output", "NAME,BACK-MAJ:MIN,BACK-INO")
+    found = json.loads(told)["loopdevices"] if told else ()
+    return [(each["name"], int(each["back-ino"])) for each in found if each["back-maj:min"].strip() == mine]
+
+
+def _clear(folder: Path) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while points := [point for point in mount_points(folder.parent) if point == folder or folder in point.parents]:
+        if time.monotonic() > deadline:
+            raise RigError(f"still mounted after {PATIENCE_SECONDS:.0f} s: {', '.join(map(str, points))}")
+        for point in reversed(points):
+            if point.name in CLASSES:
+                for device, _ in attached(point):
+                    run("losetup", "--detach", device, is_checked=False)
+            run("umount", "--quiet", str(point), is_checked=False)
+        time.sleep(POLL_SECONDS)
