@@ -30,15 +30,8 @@ SIZE_BYTES = 4 * GIB
 PATIENCE_SECONDS = 20.0
 """The kernel lets go of a detached loop device's file a moment later."""
 POLL_SECONDS = 0.1
-IN_ITS_NAMESPACE = """
-folder=$1; shift
-awk -v ours="$folder" -v all="$(dirname "$folder")/ullage-" \
-    'index($5, all) == 1 && index($5, ours) != 1 && !/ shared:/ { print $5 }' /proc/self/mountinfo | tac |
-    while read -r other; do umount --lazy "$other"; done
-while [ "$1" != -- ]; do mount --bind "$1" "$2" || exit 70; shift 2; done
-shift; exec "$@"
-"""
-"""What runs before an agent. A namespace begins as a copy: another run's file systems would be kept mounted in it."""
+IN_ITS_NAMESPACE = 'while [ "$1" != -- ]; do mount --bind "$1" "$2" || exit 70; shift 2; done; shift; exec "$@"'
+"""What runs before an agent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +39,6 @@ class Machine:
     """One node's part of this machine. `stores` are its classes' directories, as they are seen out here."""
 
     name: str
-    folder: Path
     stores: Mapping[str, Path]
     kubelet_root: Path
     directories: Mapping[str, Path]
@@ -66,7 +58,6 @@ class Machine:
             "-c",
             IN_ITS_NAMESPACE,
             "sh",
-            str(self.folder),
             *pairs,
             "--",
         )
@@ -106,7 +97,7 @@ def _made(place: Path, directories: Mapping[str, Path], size_bytes: int) -> Mach
         run(*MKFS[name], str(image))
         store.mkdir()
         run("mount", "-o", "loop", str(image), str(store))
-    return Machine(name=place.name, folder=place.parent, stores=stores, kubelet_root=root, directories=directories)
+    return Machine(name=place.name, stores=stores, kubelet_root=root, directories=directories)
 
 
 def _bound(directory: Path, propagation: str) -> None:
@@ -125,7 +116,7 @@ def attached(store: Path) -> list[tuple[str, int]]:
     mine = f"{os.major(device)}:{os.minor(device)}"
     told = run("losetup", "--json", "--output", "NAME,BACK-MAJ:MIN,BACK-INO")
     found = json.loads(told)["loopdevices"] if told else ()
-    return [(each["name"], int(each["back-ino"])) for each in found if each["back-maj:min"].strip() == mine]
+    return [(each["name"], int(each["back-ino"])) for each in found if (each["back-maj:min"] or "").strip() == mine]
 
 
 def _clear(folder: Path) -> None:

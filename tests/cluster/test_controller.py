@@ -128,7 +128,7 @@ def test_what_does_not_fit_is_not_ordered_and_what_an_agent_refuses_is_taken_bac
     assert "100.0 GiB wanted" in sentence
     assert code_of(lambda: cluster.client.create("pvc-x", MIB, device_class="none")) is Code.INVALID_ARGUMENT
     cluster.create("pvc-small")
-    assert code_of(lambda: cluster.client.expand("pvc-small", 100 * GIB)) is Code.RESOURCE_EXHAUSTED
+    assert code_of(lambda: cluster.client.expand("pvc-small", 100 * GIB)) is Code.OUT_OF_RANGE
     order = cluster.api.get(f"{ORDERS}/pvc-small")
     assert order["spec"]["sizeBytes"] == order["status"]["sizeBytes"] == 16 * MIB
     assert cluster.client.expand("pvc-small", 20 * MIB).capacity_bytes == 20 * MIB
