@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 
 from ullage.errors import InvalidRequestError
@@ -17,6 +18,7 @@ NODE_KEY = f"{DRIVER}/node"
 CLASS_KEY = f"{DRIVER}/device-class"
 SIDECAR_KEYS = "csi.storage.k8s.io/"
 """What sidecars add (--extra-create-metadata), and what external-provisioner leaves in those of GetCapacity."""
+_AFTER_A_CLAIM = re.compile(r"pvc-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
 MOST_MAP_BYTES = 4096
 """For all keys and values of a map together (CSI spec, "Size Limits")."""
 
@@ -44,12 +46,20 @@ def check_snapshot_parameters(parameters: Mapping[str, str]) -> None:
 
 
 def owner(parameters: Mapping[str, str]) -> Owner:
-    """Whom the volume is for, as far as external-provisioner tells; raises InvalidRequestError."""
+    """Whom the volume is for, as far as external-provisioner tells; raises InvalidRequestError.
+
+    It does not tell the claim's uid, without which `kubectl describe` finds no event of ours; but it names the volume
+    after it (--volume-name-prefix, --volume-name-uuid-length: `pvc-` and the uid, unless they are set otherwise).
+    """
+    pv_name = parameters.get(f"{SIDECAR_KEYS}pv/name", "")
+    named = _AFTER_A_CLAIM.fullmatch(pv_name)
+    claim_name = parameters.get(f"{SIDECAR_KEYS}pvc/name", "")
     return check_owner(
         Owner(
-            pv_name=parameters.get(f"{SIDECAR_KEYS}pv/name", ""),
+            pv_name=pv_name,
             claim_namespace=parameters.get(f"{SIDECAR_KEYS}pvc/namespace", ""),
-            claim_name=parameters.get(f"{SIDECAR_KEYS}pvc/name", ""),
+            claim_name=claim_name,
+            claim_uid=named[1] if named and claim_name else "",
         )
     )
 

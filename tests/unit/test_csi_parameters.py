@@ -30,6 +30,9 @@ def test_the_keys_have_their_names_for_ever() -> None:
     assert topology(A) == pb.Topology(segments={"ullage.io/node": "node-a"})
 
 
+UID = "0d3adbee-0000-4000-8000-00000000c1a1"
+
+
 @pytest.mark.parametrize(("given", "name"), [({}, None), ({CLASS: "fast"}, "fast"), ({"device-class": "x"}, None)])
 def test_a_class_is_the_one_that_is_named_or_the_default(given: Mapping[str, str], name: str | None) -> None:
     assert parameters.device_class_name(given) == name
@@ -75,6 +78,14 @@ def test_a_key_that_nobody_reads_is_refused_with_the_one_there_is(key: str) -> N
         (
             {"csi.storage.k8s.io/pv/name": "pvc-1", "csi.storage.k8s.io/pvc/namespace": "db"},
             Owner(pv_name="pvc-1", claim_namespace="db"),
+        ),
+        (
+            {
+                "csi.storage.k8s.io/pv/name": f"pvc-{UID}",
+                "csi.storage.k8s.io/pvc/namespace": "db",
+                "csi.storage.k8s.io/pvc/name": "pg-0",
+            },
+            Owner(pv_name=f"pvc-{UID}", claim_namespace="db", claim_name="pg-0", claim_uid=UID),
         ),
     ],
 )
