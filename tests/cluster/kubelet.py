@@ -109,8 +109,11 @@ def _capability(spec: Mapping[str, Any], mode: int) -> pb.VolumeCapability:
 
 
 def _claims(pod: Json) -> list[str]:
+    """Those it names, and those that are made for it."""
+    name = pod["metadata"]["name"]
+    own = [f"{name}-{volume['name']}" for volume in pod["spec"]["volumes"] if "ephemeral" in volume]
     named = (volume.get("persistentVolumeClaim") for volume in pod["spec"]["volumes"])
-    return [each["claimName"] for each in named if each]
+    return [*own, *(each["claimName"] for each in named if each)]
 
 
 def _is_block(volume: Json) -> bool:

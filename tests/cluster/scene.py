@@ -8,6 +8,7 @@ with cluster(folder, logs) as scene:
 
 from __future__ import annotations
 
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -198,6 +199,7 @@ def cluster(
     with ExitStack() as ends:
         flags = dict.fromkeys(NAMES, LEADING if controllers > 1 else ())
         flags[PROVISIONER] = (*flags[PROVISIONER], SWEEP)
+        ends.callback(_keep_logs, folder, logs)
         made = ends.enter_context(machines(folder, NODES, size_bytes))
         plane = ends.enter_context(ControlPlane(logs))
         objects = plane.api()
@@ -258,6 +260,12 @@ def _wait_reported(objects: rest.Api, agent: Ours) -> None:
         agent.process.signal(signal.SIGABRT)
         time.sleep(1)
         raise RigError(f"{late}\n{agent.process.log.read_text(encoding='utf-8')}") from late
+
+
+def _keep_logs(folder: Path, logs: Path) -> None:
+    """Our programs' logs, from beside their sockets."""
+    for log in folder.glob("*.log"):
+        shutil.copy(log, logs)
 
 
 def _made(folder: Path) -> Path:
