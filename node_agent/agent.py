@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 
 from node_agent import alteration, changed_blocks, copies, creation, groups, removal, tending, unfinished
 from node_agent.backends.port import Backend
+from node_agent.examination import Examiner
 from node_agent.ground import Ground
 from node_agent.refusals import check_sizes
 from ullage.errors import InvalidRequestError, NotFoundError, StillRunningError, UllageError
@@ -26,6 +28,8 @@ from ullage.model import (
     DeleteVolume,
     DeviceClass,
     Done,
+    Examine,
+    Examined,
     ExpandVolume,
     GroupId,
     ModifyVolume,
@@ -57,6 +61,7 @@ class Agent:
         self._stock = ground.stock
         self._operations = ground.operations
         self._reporter = ground.reporter
+        self._examiner = Examiner(ground)
 
     def configure(self, classes: Sequence[DeviceClass]) -> None:
         """Take these device classes from now on, and look at what they name."""
@@ -174,6 +179,23 @@ class Agent:
             lambda: copies.snapshot(self._ground, request),
             patience_seconds=patience_seconds,
         )
+
+    def examine(
+        self,
+        request: Examine,
+        *,
+        alone: Callable[[], AbstractContextManager[None]],
+        is_wanted: Callable[[], bool],
+        patience_seconds: float = LONGEST_WAIT_SECONDS,
+    ) -> Examined:
+        """Read a volume that nobody has, to see whether anything was ever written to it. Changes nothing.
+
+        `alone` is held while it is read, which ends when it `is_wanted` no longer. Raises NotFoundError, DeviceError,
+        InvalidRequestError (no volume), VolumeNotReadyError, UnavailableError (also when it was stopped),
+        PendingOperationError (also while another volume is read), and as `create`.
+        """
+        check_volume_id(request.volume_id)
+        return self._examiner.examine(request, alone=alone, is_wanted=is_wanted, patience_seconds=patience_seconds)
 
     def tend(self) -> frozenset[VolumeId]:
         """Give thick snapshots that fill more room; the answer are those for which there is none."""

@@ -130,7 +130,7 @@ class _Work:
 
     def _step(self, offset: int) -> tuple[int, int]:
         """Copy from `offset` on: how far that went, and how much of it was read or zeroed."""
-        hole = _data_after(self.source, offset, self.end) - offset
+        hole = data_after(self.source, offset, self.end) - offset
         if hole > 0:
             size = min(hole, HOLE_STEP_BYTES)
             self._zero(offset, size)
@@ -217,7 +217,7 @@ def _check(source: int, path: str, target: int, start: int, end: int) -> None:
             )
 
 
-def _data_after(source: int, offset: int, end: int) -> int:
+def data_after(source: int, offset: int, end: int) -> int:
     """From where on the source may have anything but zeroes; `offset` itself where it cannot tell (a device)."""
     try:
         found = os.lseek(source, offset, os.SEEK_DATA)

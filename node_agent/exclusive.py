@@ -1,4 +1,4 @@
-"""A block device held open to be written to, usually so that nobody else can: opened, measured, zeroed.
+"""A block device held open, mostly to be written to, usually so that nobody else can: opened, measured, zeroed.
 
 O_EXCL keeps mounts, RAID, device-mapper and other exclusive openers away; a process that merely has the device open
 does not show in that way, nor does a loop device on top of it.
@@ -31,7 +31,7 @@ _BLKGETSIZE64 = 0x80081272
 
 
 @contextlib.contextmanager
-def held(path: str, *, is_exclusive: bool) -> Iterator[int]:
+def held(path: str, *, is_exclusive: bool, is_read_only: bool = False) -> Iterator[int]:
     """A descriptor (that nobody else can hold); what is no block device is not opened (an open can act on a tape).
 
     Raises VolumeInUseError, DeviceError.
@@ -40,7 +40,8 @@ def held(path: str, *, is_exclusive: bool) -> Iterator[int]:
         before = Path(path).stat()
     if not stat.S_ISBLK(before.st_mode):
         raise DeviceError(f"{path} is no block device", device=path)
-    descriptor = _opened(path, os.O_RDWR | os.O_CLOEXEC | (os.O_EXCL if is_exclusive else 0))
+    access = os.O_RDONLY if is_read_only else os.O_RDWR
+    descriptor = _opened(path, access | os.O_CLOEXEC | (os.O_EXCL if is_exclusive else 0))
     try:
         if os.fstat(descriptor).st_rdev != before.st_rdev:
             raise DeviceError(f"{path} became another device while it was being opened", device=path)

@@ -382,6 +382,23 @@ class DeleteVolume:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Examine:
+    """Ask whether a volume holds anything. `asked` tells one question from another."""
+
+    volume_id: VolumeId
+    asked: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examined:
+    """`is_unwritten`: nobody had it, and every byte of it read as zero. Else it may hold something; `reason` is why."""
+
+    is_unwritten: bool
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
     """What a create, expand, modify or delete came to. `is_new` is False when there was nothing left to do."""
 

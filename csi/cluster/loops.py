@@ -1,10 +1,14 @@
-"""What one controller of several does while it leads: capacity is written, lost nodes given up, orphans told of."""
+"""What one controller of several does while it leads.
+
+Capacity is written, lost nodes are given up, orphans told of, and volumes that nobody wants removed if they are empty.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from csi.cluster.abandoned import AbandonedVolumes
 from csi.cluster.node_loss import NodeLoss
 from csi.cluster.orphans import OrphanScanner
 from csi.cluster.repeat import Repeated
@@ -69,11 +73,12 @@ class NodeLossLoop:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loops:
-    """All of them; `node_loss` is None unless it is wanted."""
+    """All of them; `node_loss` and `abandoned` are None unless they are wanted."""
 
     capacity: StorageCapacityWriter
     orphans: OrphanScanner
     node_loss: NodeLossLoop | None
+    abandoned: AbandonedVolumes | None = None
 
     def start(self) -> None:
         """Begin, or begin again."""
@@ -81,9 +86,13 @@ class Loops:
         self.orphans.start()
         if self.node_loss is not None:
             self.node_loss.start()
+        if self.abandoned is not None:
+            self.abandoned.start()
 
     def stop(self) -> None:
         """End, each after the step under way; what gives up volumes first."""
+        if self.abandoned is not None:
+            self.abandoned.stop()
         if self.node_loss is not None:
             self.node_loss.stop()
         self.orphans.stop()

@@ -28,6 +28,25 @@ class CapacityMetrics:
         self._writes.labels(verb, bounded(outcome)).inc()
 
 
+class AbandonedMetrics:
+    """`observe` is for `AbandonedVolumes`."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        """Register the metric."""
+        self._volumes = Counter(
+            "ullage_abandoned_volumes",
+            "Volumes without a claim and a PersistentVolume of which it was decided what becomes of them.",
+            ["outcome"],
+            registry=registry,
+        )
+        for outcome in ("removed", "kept"):
+            self._volumes.labels(outcome)
+
+    def observe(self, outcome: str) -> None:
+        """Count one volume."""
+        self._volumes.labels(outcome).inc()
+
+
 class LoopCollector(Collector):
     """What there is now: orphans by kind, and nodes that are gone. Both answer from memory; None is not known here."""
 

@@ -180,7 +180,9 @@ def _object(volume: LogicalVolume, handles: set[str], young: datetime) -> Orphan
         and volume.id not in handles
         and _made(volume.metadata) < young
     ):
-        kind, message = Half.OBJECT_WITHOUT_PV, f"{volume.id} on node {volume.node} belongs to no PersistentVolume"
+        asked = f" ({volume.answer.message})" if volume.answer is not None else ""
+        kind = Half.OBJECT_WITHOUT_PV
+        message = f"{volume.id} on node {volume.node} belongs to no PersistentVolume{asked}"
     else:
         return None
     claim = volume.spec.claim_ref

@@ -26,6 +26,7 @@ class Repeated:
         self._every_seconds = every_seconds
         self._work = work
         self._stopping = threading.Event()
+        self._woken = threading.Event()
         self._thread: threading.Thread | None = None
 
     @property
@@ -39,9 +40,14 @@ class Repeated:
         self._thread = threading.Thread(target=self._run, args=(self._stopping,), name=self._name, daemon=True)
         self._thread.start()
 
+    def wake(self) -> None:
+        """Have the next round begin now, or once the one under way has ended."""
+        self._woken.set()
+
     def stop(self) -> None:
         """End after the step under way."""
         self._stopping.set()
+        self._woken.set()
         if self._thread is not None:
             self._thread.join()
             self._thread = None
@@ -49,6 +55,9 @@ class Repeated:
     def _run(self, stopping: threading.Event) -> None:
         while not stopping.is_set():
             pause_seconds = self._every_seconds
+            self._woken.clear()
+            if stopping.is_set():
+                return
             try:
                 self._work()
             except UllageError as failure:
@@ -56,4 +65,4 @@ class Repeated:
                 log.warning("round not ended", extra={"loop": self._name, "why": str(failure)})
             except Exception:
                 log.exception("round failed", extra={"loop": self._name})
-            stopping.wait(pause_seconds)
+            self._woken.wait(pause_seconds)

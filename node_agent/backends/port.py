@@ -128,6 +128,12 @@ class Backend(Protocol):
     def reading(self, volume: Volume) -> AbstractContextManager[int]:
         """A descriptor that this snapshot's bytes can be read from; they stay the same. Raises DeviceError."""
 
+    def image(self, volume: Volume) -> AbstractContextManager[int | None]:
+        """A descriptor with the bytes of this volume's device that knows its holes; None where there is but the device.
+
+        What the device's cache has not written yet is not in it. Raises NotFoundError, DeviceError.
+        """
+
     def note_filled(self, volume: Volume, filled_bytes: int) -> Volume:
         """Keep on the device how far a FILLING volume is: what is noted there must be there for good already.
 

@@ -20,9 +20,18 @@ from ullage.errors import (
     UnsupportedError,
     VolumeInUseError,
 )
-from ullage.kube.logical_volume import APPLIED, DEGRADED, READY, LogicalVolume, Phase, Status
+from ullage.kube.logical_volume import (
+    APPLIED,
+    DEGRADED,
+    READY,
+    UNWRITTEN,
+    LogicalVolume,
+    Phase,
+    Status,
+    answer_to,
+)
 from ullage.kube.meta import Condition, condition, conditions_after, find
-from ullage.model import Problem, Volume, VolumeKind, VolumeState
+from ullage.model import Examined, Problem, Volume, VolumeKind, VolumeState
 
 FINAL: tuple[type[UllageError], ...] = (
     InvalidRequestError,
@@ -107,6 +116,19 @@ def there(order: LogicalVolume, found: Volume, revision: int, *, refusal: Proble
     )
 
 
+def examined(order: LogicalVolume, question: str, found: Examined) -> Status:
+    """Whether anything was ever written to it, as it was asked."""
+    told = Condition(
+        type=UNWRITTEN,
+        status="True" if found.is_unwritten else "False",
+        reason=found.reason,
+        message=f"{answer_to(question)}{found.message}",
+        observed_generation=order.metadata.generation,
+    )
+    kept = (each for each in order.status.conditions if each.type != UNWRITTEN)
+    return replace(order.status, conditions=(*kept, told))
+
+
 def refused(order: LogicalVolume, why: Problem, *, degraded: Problem | None = None) -> Status:
     """Of an order that comes to nothing."""
     facts = replace(order.status, phase=Phase.FAILED, observed_generation=order.metadata.generation)
@@ -168,6 +190,7 @@ def _told(
             condition(READY, ready, generation=generation),
             condition(APPLIED, applied, generation=generation),
             degraded_condition(degraded, generation),
+            *((order.answer,) if order.answer is not None else ()),
         ),
     )
 

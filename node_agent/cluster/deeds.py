@@ -14,11 +14,11 @@ What is never done:
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from typing import Protocol
 
 from node_agent.cluster import answers
+from node_agent.cluster.questions import Alone, Examines, Questions
 from node_agent.cluster.telling import BY_GROUP, Told
 from ullage.errors import (
     InvalidRequestError,
@@ -59,7 +59,7 @@ LASTING_FAILURES = 2
 log = logging.getLogger(__name__)
 
 
-class Storage(Protocol):
+class Storage(Examines, Protocol):
     """The agent, as far as objects need it; see `node_agent.agent.Agent`."""
 
     def create(self, request: CreateVolume, *, patience_seconds: float) -> Done: ...  # noqa: D102
@@ -75,10 +75,6 @@ class Storage(Protocol):
     def pools(self) -> tuple[Pool, ...]: ...  # noqa: D102
     def classes(self) -> tuple[DeviceClass, ...]: ...  # noqa: D102
     def wait_for_change(self, version: int, timeout_seconds: float) -> int: ...  # noqa: D102
-
-
-Alone = Callable[[VolumeId, str], AbstractContextManager[None]]
-"""Be the only one to change a volume, or raise PendingOperationError: what the CSI calls of this process hold, too."""
 
 
 class Deeds:
@@ -99,6 +95,7 @@ class Deeds:
         self._orders = orders
         self._told = told
         self._alone = alone
+        self._questions = Questions(storage, orders, told, alone, PATIENCE_SECONDS)
 
     def do(self, key: str, failures: int) -> str | None:
         """Do the next thing for one object, or one group, that has failed so often in a row.
@@ -194,6 +191,7 @@ class Deeds:
                 refusal = answers.problem_of(error)
                 found = self._storage.find(order.id) or found
         self._told.there(order, found, refusal=refusal)
+        self._questions.answer(order)
 
     def _as_wanted(self, order: LogicalVolume, found: Volume) -> Volume:
         """The volume with what the order changes of it."""

@@ -17,8 +17,9 @@ from typing import Protocol
 from node_agent.agent import Agent
 from node_agent.assembly import Assembly
 from node_agent.cluster.classes import Classes
-from node_agent.cluster.deeds import Alone, Deeds
+from node_agent.cluster.deeds import Deeds
 from node_agent.cluster.publisher import Publisher
+from node_agent.cluster.questions import Alone
 from node_agent.cluster.reconciler import Reconciler
 from node_agent.cluster.revisions import Revisions
 from node_agent.cluster.strays import Strays

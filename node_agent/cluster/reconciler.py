@@ -19,6 +19,7 @@ from ullage.kube.logical_volume import READY, LogicalVolume
 from ullage.model import (
     CreateVolume,
     DeleteVolume,
+    Examine,
     ExpandVolume,
     ModifyVolume,
     TakeGroup,
@@ -88,6 +89,7 @@ class Reconciler:
             or before.metadata.uid != after.metadata.uid
             or before.metadata.generation != after.metadata.generation
             or before.is_condemned != after.is_condemned
+            or before.question != after.question
         ):
             self._queue.add(after.id)
 
@@ -164,7 +166,7 @@ class _Seen:
 def _key_of(request: Hashable) -> str:
     """Whose object has waited for an operation; empty when none can have."""
     match request:
-        case CreateVolume() | ExpandVolume() | ModifyVolume() | DeleteVolume():
+        case CreateVolume() | ExpandVolume() | ModifyVolume() | DeleteVolume() | Examine():
             return request.volume_id
         case TakeSnapshot():
             return request.snapshot_id

@@ -19,7 +19,7 @@ from ullage.kube.foreign import ObjectReference
 from ullage.kube.informer import Informer
 from ullage.kube.logical_volume import APPLIED, DEGRADED, FINALIZER, READY, RECOVERED, LogicalVolume, Status
 from ullage.kube.meta import API_VERSION, CLAIMS, LOGICAL_VOLUMES
-from ullage.model import NodeName, Problem, Volume
+from ullage.model import Examined, NodeName, Problem, Volume
 
 BY_GROUP = "group"
 """The index of orders by the group they are to be taken with."""
@@ -72,6 +72,10 @@ class Told:
             self._event(order, refusal.reason, refusal.message, is_warning=True)
         if found.problem is not None and answers.is_news(order, status, DEGRADED):
             self._event(order, found.problem.reason, found.problem.message, is_warning=True)
+
+    def examined(self, order: LogicalVolume, question: str, found: Examined) -> None:
+        """What a question was answered with; whoever has asked tells people what comes of it."""
+        self._written(order, answers.examined(order, question, found))
 
     def refused(self, order: LogicalVolume, why: Problem) -> None:
         """Nothing comes of it."""

@@ -16,7 +16,7 @@ CONTROLLER_MAY = [
     *((verb, "storage.k8s.io", "csistoragecapacities", NAMESPACE) for verb in (*SEEN, "create", "patch", "delete")),
     *((verb, "coordination.k8s.io", "leases", NAMESPACE) for verb in ("get", "create", "patch")),
     *((verb, "events.k8s.io", "events", "") for verb in ("create", "patch")),
-    *((verb, "", "persistentvolumeclaims", "") for verb in ("get", "delete")),  # controller-node-loss.yaml
+    *((verb, "", "persistentvolumeclaims", "") for verb in ("get", "delete")),  # delete: controller-node-loss.yaml
 ]
 WRITES = ("create", "update", "patch", "delete", "deletecollection")
 NOBODY_OF_OURS_MAY = [

@@ -287,6 +287,9 @@ class Steps:
     def reading(self, volume: Volume) -> AbstractContextManager[int]:
         return self._real.reading(volume)
 
+    def image(self, volume: Volume) -> AbstractContextManager[int | None]:
+        return self._real.image(volume)
+
     def note_filled(self, volume: Volume, filled_bytes: int) -> Volume:
         step = f"note {filled_bytes} bytes of {volume.id}"
         return self._around(step, lambda: self._real.note_filled(volume, filled_bytes))

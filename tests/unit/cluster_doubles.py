@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 
 from ullage.errors import MIB, NotFoundError, UllageError, UnavailableError
@@ -16,6 +16,8 @@ from ullage.model import (
     DeviceClassName,
     DeviceType,
     Done,
+    Examine,
+    Examined,
     ExpandVolume,
     ModifyVolume,
     Owner,
@@ -95,6 +97,9 @@ class Disks:
     classes_known: tuple[DeviceClassName, ...] = (FAST,)
     is_blind: bool = False
     busy: set[VolumeId] = field(default_factory=set)
+    written: set[str] = field(default_factory=set)
+    examining: Callable[[], None] = lambda: None
+    """Called while a volume is read."""
     version: int = 1
     _changed: threading.Condition = field(default_factory=threading.Condition)
 
@@ -166,6 +171,23 @@ class Disks:
             ]
             self.has(*taken)
         return tuple(taken)
+
+    def examine(
+        self,
+        request: Examine,
+        *,
+        alone: Callable[[], AbstractContextManager[None]],
+        is_wanted: Callable[[], bool],
+        patience_seconds: float,
+    ) -> Examined:
+        del patience_seconds
+        with self._asked("examine", request.volume_id), alone():
+            self.examining()
+            if not is_wanted():
+                raise UnavailableError("the examination was stopped")
+        is_written = request.volume_id in self.written
+        reason, message = ("Written", "byte 7") if is_written else ("AllZero", "all zero")
+        return Examined(is_unwritten=not is_written, reason=reason, message=message)
 
     def is_busy(self, key: VolumeId) -> bool:
         return key in self.busy

@@ -387,6 +387,9 @@ class ApiServer:
         uid = body.get("preconditions", {}).get("uid")
         if uid and uid != known["metadata"]["uid"]:
             raise ApiConflictError("Precondition failed: UID in precondition", code=409)
+        version = body.get("preconditions", {}).get("resourceVersion")
+        if version and version != known["metadata"]["resourceVersion"]:
+            raise ApiConflictError("Precondition failed: ResourceVersion in precondition", code=409)
         if not known["metadata"].get("finalizers"):
             return self._end(place.collection, place.namespace, known)
         if known["metadata"].get("deletionTimestamp"):

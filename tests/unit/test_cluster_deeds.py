@@ -33,10 +33,12 @@ from ullage.errors import (
 from ullage.kube.api import Api
 from ullage.kube.informer import Informer
 from ullage.kube.logical_volume import (
+    ABANDONED,
     APPLIED,
     DEGRADED,
     READY,
     RECOVERED,
+    UNWRITTEN,
     LogicalVolume,
     Phase,
     order,
@@ -268,6 +270,71 @@ def test_a_larger_size_grows_the_volume_and_answers_for_that_spec(scene: Scene) 
     assert grown.status.size_bytes == 16 * MIB
     assert grown.status.revision == scene.revisions.now()
     assert [each[2] for each in scene.heard.told] == ["Grown", "Grown"]
+
+
+def asked(scene: Scene, question: str | None, name: str = A) -> None:
+    Api(scene.api).patch(LOGICAL_VOLUMES, name, {"metadata": {"annotations": {ABANDONED: question}}})
+    scene.known()
+
+
+@pytest.mark.parametrize("is_written", [False, True])
+def test_whether_a_volume_was_ever_written_to_is_answered_once_for_each_question(
+    scene: Scene, *, is_written: bool
+) -> None:
+    scene.ready()
+    scene.disks.written = {A} if is_written else set()
+    for question in ("first", "second"):
+        asked(scene, question)
+        assert scene.do() is None
+        answer = scene.told().answer
+        assert answer is not None
+        assert (answer.is_true, answer.observed_generation) == (not is_written, 1)
+        assert answer.message.startswith(f"asked {question}: ")
+        assert scene.do() is None
+        assert scene.told().answer == answer
+    assert scene.disks.asked == ["examine pvc-a"] * 2
+    assert scene.held == [f"{what} pvc-a" for what in ("create", "examine", "examine")]
+    assert scene.told().is_ready
+    assert scene.heard.told == [], "whoever has asked tells people"
+    asked(scene, None)
+    assert scene.do() is None
+    assert [each.type for each in scene.told().status.conditions] == [READY, APPLIED, DEGRADED]
+
+
+def test_nothing_is_read_while_somebody_stages_it(scene: Scene) -> None:
+    scene.ready()
+    asked(scene, "now")
+    scene.is_staging = True
+    assert isinstance(scene.do(), PendingOperationError)
+    assert scene.told().answer is None
+
+
+@pytest.mark.parametrize("news", ["withdrawn", "condemned", "changed", "asked anew"])
+def test_what_is_wanted_otherwise_meanwhile_ends_the_reading_without_an_answer(scene: Scene, news: str) -> None:
+    scene.ready()
+    asked(scene, "now")
+
+    def happen() -> None:
+        match news:
+            case "condemned":
+                scene.condemn()
+            case "changed":
+                scene.change(sizeBytes=16 * MIB)
+            case _:
+                asked(scene, "again" if news == "asked anew" else None)
+
+    scene.disks.examining = happen
+    assert isinstance(scene.do(), UnavailableError)
+    assert all(each.type != UNWRITTEN for each in scene.told().status.conditions)
+
+
+def test_what_is_not_what_was_ordered_is_not_read_for_anybody(scene: Scene) -> None:
+    scene.ready()
+    scene.disks.has(replace(scene.disks.there[A], source=B))
+    asked(scene, "now")
+    assert scene.do() is None
+    assert scene.told().answer is None
+    assert scene.disks.asked == []
 
 
 def test_a_smaller_size_is_answered_and_shrinks_nothing(scene: Scene) -> None:

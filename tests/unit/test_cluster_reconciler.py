@@ -20,12 +20,13 @@ from tests.unit.kube_doubles import ApiServer
 from ullage.errors import MIB, PoolUnavailableError, StillRunningError
 from ullage.kube.api import Api
 from ullage.kube.informer import Informer
-from ullage.kube.logical_volume import READY, LogicalVolume, order
+from ullage.kube.logical_volume import ABANDONED, READY, LogicalVolume, order
 from ullage.kube.meta import LOGICAL_VOLUMES
 from ullage.model import CreateVolume, ExpandVolume, NodeName, Owner, Problem, VolumeId
 
 NODE = NodeName("node-1")
 A = VolumeId("pvc-a")
+QUESTION = {"annotations": {ABANDONED: "now"}}
 
 
 @dataclass
@@ -112,8 +113,9 @@ def test_what_we_have_written_ourselves_is_no_reason_to_look_again_and_what_othe
     idle.changed(old, replaced(old, status=replaced(old.status, pool="x")))
     assert idle.waiting() == 0
     idle.changed(old, None)
+    idle.changed(old, replaced(old, metadata=replaced(old.metadata, annotations={"somebody.io": "else's"})))
     assert idle.waiting() == 0
-    for news in ({"generation": 2}, {"deletion_timestamp": "2026-01-01T00:00:00Z"}, {"uid": "u-2"}):
+    for news in ({"generation": 2}, {"deletion_timestamp": "2026-01-01T00:00:00Z"}, {"uid": "u-2"}, QUESTION):
         idle = Running(is_started=False).reconciler
         idle.changed(old, replaced(old, metadata=replaced(old.metadata, **news)))
         assert idle.waiting() == 1, news

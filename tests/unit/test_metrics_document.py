@@ -11,7 +11,7 @@ import msgspec
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
-from csi.cluster.metrics import CapacityMetrics, LoopCollector
+from csi.cluster.metrics import AbandonedMetrics, CapacityMetrics, LoopCollector
 from csi.metrics import CallMetrics, describe_busy
 from node_agent.backends.port import StoreReport
 from node_agent.cluster.metrics import ObjectCollector, ReconcileMetrics, describe_link
@@ -128,6 +128,7 @@ def scrape() -> str:
     volumes = Informer(Api(ApiServer()), LOGICAL_VOLUMES, LogicalVolume)
     registry.register(InformerCollector([volumes]))
     CapacityMetrics(registry).observe("create", "ok")
+    AbandonedMetrics(registry).observe("removed")
     registry.register(LoopCollector(lambda: {"volume_without_object": 1}, lambda: 0))
     with fills.turn(volume.id, Fill(device_class=volume.device_class, left_bytes=GIB), lambda _: None):
         return exposition(registry)().body.decode()

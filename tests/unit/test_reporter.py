@@ -83,6 +83,9 @@ class Looked:
     def reading(self, volume: Volume) -> AbstractContextManager[int]:
         raise NotImplementedError
 
+    def image(self, volume: Volume) -> AbstractContextManager[int | None]:
+        raise NotImplementedError
+
     def note_filled(self, volume: Volume, filled_bytes: int) -> Volume:
         raise NotImplementedError
 

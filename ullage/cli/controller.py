@@ -68,6 +68,14 @@ def describe(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="between two looks for orphans (300)",
     )
+    parser.add_argument(
+        "--abandoned-after",
+        type=_seconds,
+        default=300.0,
+        metavar="SECONDS",
+        help="remove a volume whose claim is gone before it had a PersistentVolume, if it was never written to (300; "
+        "0: never)",
+    )
     add_process_options(parser)
 
 
@@ -146,8 +154,9 @@ def _loops(  # noqa: PLR0913, PLR0917 - what this wires together
     is_leader: Callable[[], bool],
 ) -> Loops:
     """What only the leader does. Informers that a loop needs besides the view's are its own to start."""
+    from csi.cluster.abandoned import AbandonedVolumes  # noqa: PLC0415
     from csi.cluster.loops import Loops, NodeLossLoop  # noqa: PLC0415
-    from csi.cluster.metrics import CapacityMetrics, LoopCollector  # noqa: PLC0415
+    from csi.cluster.metrics import AbandonedMetrics, CapacityMetrics, LoopCollector  # noqa: PLC0415
     from csi.cluster.orphans import OrphanScanner  # noqa: PLC0415
     from csi.cluster.storage_capacity import StorageCapacityWriter  # noqa: PLC0415
 
@@ -155,10 +164,21 @@ def _loops(  # noqa: PLR0913, PLR0917 - what this wires together
     node_loss = None
     if delay_seconds:
         node_loss = NodeLossLoop(api, view, events, delay_seconds=delay_seconds, is_leader=is_leader)
+    abandoned = None
+    if options.abandoned_after:
+        abandoned = AbandonedVolumes(
+            api,
+            view,
+            events,
+            grace_seconds=options.abandoned_after,
+            is_leader=is_leader,
+            observe=AbandonedMetrics(registry).observe,
+        )
     loops = Loops(
         capacity=StorageCapacityWriter(api, view, options.namespace, on_write=CapacityMetrics(registry).observe),
         orphans=OrphanScanner(api, view, events, scan_seconds=options.orphan_scan),
         node_loss=node_loss,
+        abandoned=abandoned,
     )
     registry.register(
         LoopCollector(lambda: loops.orphans.counts, lambda: node_loss.gone if node_loss is not None else None)

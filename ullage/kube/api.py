@@ -66,12 +66,17 @@ class Api:
         """The object as it is now; raises ApiNotFoundError, ApiConflictError (changed since), ApiInvalidError."""
         return self._call("PUT", resource.path(name, namespace=namespace), body=body)
 
-    def delete(self, resource: Resource, name: str, *, namespace: str = "", uid: str = "") -> None:
+    def delete(
+        self, resource: Resource, name: str, *, namespace: str = "", uid: str = "", resource_version: str = ""
+    ) -> None:
         """Ask that it go; with a finalizer it is there until that is taken off.
 
-        Raises ApiNotFoundError, and with `uid` ApiConflictError when this is another one of the same name.
+        Raises ApiNotFoundError, and ApiConflictError: with `uid` when this is another one of the same name, with
+        `resource_version` when it has changed since it was read.
         """
-        body = {"preconditions": {"uid": uid}} if uid else None
+        conditions = {"uid": uid, "resourceVersion": resource_version}
+        conditions = {key: value for key, value in conditions.items() if value}
+        body = {"preconditions": conditions} if conditions else None
         self._call("DELETE", resource.path(name, namespace=namespace), body=body)
 
     def page(

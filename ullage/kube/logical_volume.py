@@ -30,12 +30,18 @@ FINALIZER = f"{GROUP}/logical-volume"
 RECOVERED = f"{GROUP}/recovered"
 """An annotation: the object was made after its volume, which is to be found and never to be carved. Its value is what
 the device was found to hold."""
+ABANDONED = f"{GROUP}/abandoned"
+"""An annotation: nobody seems to want the volume any more. It asks the agent whether anything was ever written to it;
+the value is the moment of the question, and tells it from others. The condition UNWRITTEN is the answer."""
 READY = "Ready"
 """Condition: the volume can be used."""
 APPLIED = "Applied"
 """Condition: the spec of `observedGeneration` is what there is. False: what was asked for last could not be done."""
 DEGRADED = "Degraded"
 """Condition: it can be used, and a person should look at it."""
+
+UNWRITTEN = "Unwritten"
+"""Condition, only while ABANDONED asks for it: True when every byte was read, and was zero, after the question."""
 
 
 class Phase(StrEnum):
@@ -161,12 +167,29 @@ class LogicalVolume(msgspec.Struct, frozen=True, kw_only=True, rename="camel", o
         """Whether the agent has spoken about the spec as it is now."""
         return self.status.observed_generation >= self.metadata.generation and bool(self.status.conditions)
 
+    @property
+    def question(self) -> str:
+        """The moment at which it was asked whether the volume was ever written to; empty: nobody asks."""
+        return self.metadata.annotations.get(ABANDONED, "")
+
+    @property
+    def answer(self) -> Condition | None:
+        """What the agent says to the question that there is now, and to no earlier one."""
+        found = find(self.status.conditions, UNWRITTEN)
+        is_about_it = found is not None and bool(self.question) and found.message.startswith(answer_to(self.question))
+        return found if is_about_it else None
+
     def problem(self, condition: str) -> Problem | None:
         """Why one of READY and APPLIED does not hold, or why DEGRADED does; None when all is well."""
         found = find(self.status.conditions, condition)
         if found is None or found.status == ("False" if condition == DEGRADED else "True"):
             return None
         return Problem(reason=found.reason, message=found.message)
+
+
+def answer_to(question: str) -> str:
+    """How the message of an answer begins."""
+    return f"asked {question}: "
 
 
 def order(request: CreateVolume, node: NodeName, *, kind: VolumeKind = VolumeKind.VOLUME) -> LogicalVolume:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 
 from node_agent.backends.file import snapshots
 from node_agent.backends.file.derivation import HELD_SECONDS
+from node_agent.backends.file.faults import faults_told
 from node_agent.backends.file.files import DurableFiles, Files
 from node_agent.backends.file.loops import Loops
 from node_agent.backends.file.store import Store, Tools
@@ -109,6 +110,15 @@ class FileBackend:
     def reading(self, volume: Volume) -> Iterator[int]:
         """See the port."""
         with snapshots.reading(self._store(volume.store).found, volume.id) as (descriptor,):
+            yield descriptor
+
+    @contextmanager
+    def image(self, volume: Volume) -> Iterator[int]:
+        """See the port."""
+        with ExitStack() as held:
+            directory = held.enter_context(self._store(volume.store).found())
+            with faults_told(directory.path):  # and not what the body raises
+                descriptor = held.enter_context(directory.reading(volume.id))
             yield descriptor
 
     def note_filled(self, volume: Volume, filled_bytes: int) -> Volume:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 
 from node_agent.backends.lvm import cow, creation, free_runs, renewal, tags
@@ -153,6 +153,10 @@ class LvmBackend:
     def reading(self, volume: Volume) -> AbstractContextManager[int]:
         """See Backend, and `cow.reading`."""
         return cow.reading(volume)
+
+    def image(self, volume: Volume) -> AbstractContextManager[int | None]:  # noqa: ARG002 - the port's shape
+        """See Backend."""
+        return nullcontext()
 
     def note_filled(self, volume: Volume, filled_bytes: int) -> Volume:
         """See Backend. One command, so one commit: there is no moment with two marks, or with none."""
