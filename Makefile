@@ -81,6 +81,10 @@ bench-changed: install venv ## being told what has changed in 10 GiB beside read
 crds: venv ## write deploy/crds anew from the classes in ullage/
 	$(BIN)/python -m ullage.kube.crds deploy/crds
 
+.PHONY: bench-cluster
+bench-cluster: install venv ## what a cluster adds to a carve: delays, writes, a thousand nodes (40 min, root); ARGS="scale"
+	$(BIN)/python -m bench.cluster $(ARGS)
+
 .PHONY: vm
 vm: install venv ## a shell in a throw-away VM with blank disks; ARGS="--disks 3 -- COMMAND" for a command
 	$(BIN)/python -m tests.rigs.vm $(ARGS)

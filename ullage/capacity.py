@@ -135,6 +135,8 @@ def available_bytes(pool: Pool, layout: Layout) -> int:
     """What volumes of this layout could take from the pool together, the largest one first, and so on."""
     if pool.type is DeviceType.DISK:
         return sum(disk.size_bytes for disk in pool.disks) if pool.problem is None else 0
+    if pool.type is not DeviceType.THICK or not layout.is_spread:
+        return largest_volume_bytes(pool, layout)  # one volume can have all of it
     available = 0
     while allocation := allocate(pool, layout, largest_volume_bytes(pool, layout)):
         available += allocation.size_bytes

@@ -61,7 +61,8 @@ class Search:
             allocation = allocate(pool, demand.layout, demand.size_bytes)
             if allocation is None:
                 continue
-            rest = self.place({**pools, pool.name: without(pool, allocation)}, index + 1)
+            is_last = index + 1 == len(self._demands)
+            rest = {} if is_last else self.place({**pools, pool.name: without(pool, allocation)}, index + 1)
             if rest is not None:
                 return {demand.key: allocation, **rest}
         self._failed.add(state)

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from node_agent.agent import Agent
 from node_agent.assembly import Assembly
@@ -119,6 +119,11 @@ class Link:
         self._thread = threading.Thread(target=self._join, name="cluster-link", daemon=True)
         self._hear()
 
+    @property
+    def informers(self) -> tuple[Informer[Any], ...]:
+        """What it hears of the cluster: of this node alone, and of the classes."""
+        return (self._nodes, self._objects, self.orders, self.storages)
+
     def last_known_classes(self) -> Sequence[DeviceClass]:
         """To be served until the API server says which there are."""
         return self._classes.last_known()
@@ -145,7 +150,7 @@ class Link:
     def start(self) -> None:
         """Begin to listen; what is to be done is done as soon as enough is known."""
         self._events.start()
-        for informer in (self._nodes, self._objects, self.orders, self.storages):
+        for informer in self.informers:
             informer.start()
         self._thread.start()
 
@@ -189,7 +194,7 @@ class Link:
         self._publisher.wish()
 
     def _join(self) -> None:
-        for informer in (self._nodes, self._objects, self.orders, self.storages):
+        for informer in self.informers:
             while not informer.wait_until_synced(LOOK_SECONDS):
                 if self._is_stopping.is_set():
                     return

@@ -57,6 +57,7 @@ def run(options: argparse.Namespace) -> int:
     from ullage.kube.api import Api  # noqa: PLC0415
     from ullage.kube.connection import connect  # noqa: PLC0415
     from ullage.kube.events import Events  # noqa: PLC0415
+    from ullage.kube.metrics import InformerCollector  # noqa: PLC0415
     from ullage.rpc import socket_path  # noqa: PLC0415
 
     node = NodeName(check_label_value(options.node_name))
@@ -85,6 +86,7 @@ def run(options: argparse.Namespace) -> int:
     )
     daemon.assembly.operations.tell(link.ended)
     daemon.registry.register(ObjectCollector(link.orders.all, link.strays))
+    daemon.registry.register(InformerCollector(link.informers))
     describe_link(daemon.registry, waiting=link.waiting, silence_seconds=lambda: link.orders.seconds_since_heard)
     has_health = "volume-health" in options.alpha
     file_systems = FileSystems(daemon.runner, is_standalone=options.private_mounts)

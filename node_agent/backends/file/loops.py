@@ -22,7 +22,8 @@ from node_agent.backends.file.directory import IMAGE_SUFFIX, Image
 from ullage.errors import CommandFailedError, DeviceError, VolumeInUseError
 from ullage.run import Runner
 
-SYSTEM_BLOCKS = Path("/sys/block")
+SYSTEM_BLOCKS = Path("/sys/devices/virtual/block")
+"""What /sys/block links to."""
 DEVICES = Path("/dev")
 CONTROL = DEVICES / "loop-control"
 LOOP_GET_STATUS64, LOOP_CTL_GET_FREE = 0x4C05, 0x4C82  # linux/loop.h
@@ -53,7 +54,8 @@ class Loop:
 
 def attached() -> tuple[Loop, ...]:
     """Every loop device whose file is named like an image, lowest number first; raises DeviceError."""
-    found = (_loop(block) for block in SYSTEM_BLOCKS.iterdir() if block.name.startswith("loop"))
+    names = os.listdir(SYSTEM_BLOCKS)  # noqa: PTH208 - see `_is_free`
+    found = (_loop(SYSTEM_BLOCKS / name) for name in names if name.startswith("loop") and not _is_free(name))
     return tuple(sorted((loop for loop in found if loop is not None), key=lambda loop: loop.minor))
 
 
@@ -116,6 +118,17 @@ class Loops:
             if not loop.file_path.endswith(DELETED):
                 self._runner.change(["losetup", "--find", "--show", "--nooverlap", path])
             raise VolumeInUseError(f"{loop.path} ({path}) is open in some process", device=loop.path)
+
+
+def _is_free(name: str) -> bool:
+    """Whether it has no file. A machine can have hundreds of those, and each step looks at all: no Path is made."""
+    try:
+        os.stat(f"{SYSTEM_BLOCKS}/{name}/loop")  # noqa: PTH116
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False  # `_loop` says what is the matter
+    return False
 
 
 def _loop(block: Path) -> Loop | None:

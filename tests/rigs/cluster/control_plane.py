@@ -45,8 +45,17 @@ WITHOUT = ("node-lifecycle-controller", "taint-eviction-controller", "node-ipam-
 class ControlPlane:
     """The programs, for as long as the context lasts; their logs stay in the folder."""
 
-    def __init__(self, folder: Path, *, only_api: bool = False, api_flags: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        only_api: bool = False,
+        api_flags: Sequence[str] = (),
+        controller_flags: Sequence[str] = (),
+    ) -> None:
         """`folder` is made if it is not there. `only_api`: etcd and the API server. `api_flags` are kube-apiserver's.
+
+        `controller_flags` are kube-controller-manager's.
 
         Builds what is not built yet; raises RigError.
         """
@@ -65,7 +74,7 @@ class ControlPlane:
             API_SERVER: self._process(API_SERVER, [*self._api_server_flags(), *api_flags], self._is_api_ready),
         }
         if not only_api:
-            more = {CONTROLLERS: self._controller_flags(), SCHEDULER: self._scheduler_flags()}
+            more = {CONTROLLERS: [*self._controller_flags(), *controller_flags], SCHEDULER: self._scheduler_flags()}
             for name, flags in more.items():
                 itself = Api(f"https://127.0.0.1:{self._ports[name]}", self.certificate)
                 self._processes[name] = self._process(name, flags, partial(itself.is_ready, "/healthz"))
