@@ -162,7 +162,11 @@ class Agent:
         if found is not None and found.state is VolumeState.FILLING:
             self._operations.call_off(request.volume_id, request, min(patience_seconds, CALL_OFF_SECONDS))
         return self._operations.run(
-            request.volume_id, request, lambda: removal.delete(self._ground, request), patience_seconds=patience_seconds
+            request.volume_id,
+            request,
+            lambda: removal.delete(self._ground, request),
+            patience_seconds=patience_seconds,
+            is_still_so=lambda: self._stock.find(request.volume_id) is None,
         )
 
     def snapshot(self, request: TakeSnapshot, *, patience_seconds: float = LONGEST_WAIT_SECONDS) -> Done:

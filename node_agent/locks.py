@@ -3,6 +3,9 @@
 A volume's operation runs in a thread of its own and keeps the volume until it ends, however long that takes: a changing
 LVM command is never killed. Whoever asked may stop waiting before; the same request asked again joins the same
 operation, or finds its result on the disk. A different request on that volume is refused meanwhile.
+
+What a repetition finds only by looking at everything (that a volume is gone) may take as long as the operation did, and
+its caller's patience may end again: such a result waits, for a while, for the next who asks for the same.
 """
 
 from __future__ import annotations
@@ -31,6 +34,8 @@ MOST_OPERATIONS = 64
 """More than the volumes that one node's kubelet and sidecars work on at once; a bound, not a tuning knob."""
 MOST_JOINING = 8
 """So many more callers may wait: each waits in a thread of the server, which must have some left for readers."""
+KEPT_SECONDS = 120.0
+"""How long a result waits for somebody: agents and sidecars ask again within 30 s or so."""
 STORE_PATIENCE_SECONDS = 30.0
 """How long a change waits for its store before it says who has it: less than a sidecar's usual time limit of 60 s."""
 
@@ -45,6 +50,15 @@ class _Running:
     started: float
     progress: str = ""
     is_called_off: bool = False
+    callers: int = 0
+    is_kept: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ended:
+    request: Hashable
+    result: Any  # as above
+    at: float
 
 
 class Operations:
@@ -56,18 +70,28 @@ class Operations:
         self._listeners: tuple[Callable[[Hashable, BaseException | None, float], None], ...] = ()
         self._changed = threading.Condition()
         self._running: dict[VolumeId, _Running] = {}
+        self._unheard: dict[VolumeId, _Ended] = {}
         self._waiting = 0
         self._is_stopping = False
 
     def run(
-        self, volume_id: VolumeId, request: Hashable, work: Callable[[], Result], *, patience_seconds: float
+        self,
+        volume_id: VolumeId,
+        request: Hashable,
+        work: Callable[[], Result],
+        *,
+        patience_seconds: float,
+        is_still_so: Callable[[], bool] | None = None,
     ) -> Result:
         """Start `work`, or join it where the same request is under way, and answer with its result.
 
-        Raises what `work` raises, PendingOperationError, TooManyOperationsError, and StillRunningError past
+        With `is_still_so` the result of an earlier equal request that nobody has waited for is an answer, while that
+        holds. Raises what `work` raises, PendingOperationError, TooManyOperationsError, and StillRunningError past
         `patience_seconds`.
         """
-        running = self._started(volume_id, request, work)
+        running = self._heard_late(volume_id, request, is_still_so) or self._started(
+            volume_id, request, work, is_kept=is_still_so is not None
+        )
         try:
             result: Result = running.future.result(timeout=patience_seconds)
         except TimeoutError as failure:
@@ -77,6 +101,9 @@ class Operations:
         finally:
             with self._changed:
                 self._waiting -= 1
+                now = self._running.get(volume_id)
+                if now is not None and now.future is running.future:
+                    self._running[volume_id] = replace(now, callers=now.callers - 1)
         return result
 
     def tell(self, on_end: Callable[[Hashable, BaseException | None, float], None]) -> None:
@@ -149,7 +176,22 @@ class Operations:
             volume_id=volume_id,
         )
 
-    def _started(self, volume_id: VolumeId, request: Hashable, work: Callable[[], Any]) -> _Running:
+    def _heard_late(
+        self, volume_id: VolumeId, request: Hashable, is_still_so: Callable[[], bool] | None
+    ) -> _Running | None:
+        """An operation that has ended as this request wants it, if nobody was there. Any other request forgets it."""
+        with self._changed:
+            ended = self._unheard.pop(volume_id, None)
+            if ended is None or ended.request != request or is_still_so is None or not is_still_so():
+                return None
+            if time.monotonic() - ended.at > KEPT_SECONDS:
+                return None
+            found = _Running(request=request, future=Future(), started=ended.at)
+            found.future.set_result(ended.result)
+            self._waiting += 1
+            return found
+
+    def _started(self, volume_id: VolumeId, request: Hashable, work: Callable[[], Any], *, is_kept: bool) -> _Running:
         with self._changed:
             running = self._running.get(volume_id)
             if running is not None and running.request != request:
@@ -164,7 +206,7 @@ class Operations:
             if self._waiting >= self._most + MOST_JOINING:
                 raise TooManyOperationsError(f"{self._waiting} callers wait, the most at once; ask again")
             if running is None:
-                running = _Running(request=request, future=Future(), started=time.monotonic())
+                running = _Running(request=request, future=Future(), started=time.monotonic(), is_kept=is_kept)
                 thread = threading.Thread(
                     target=self._work,
                     args=(volume_id, running, work),
@@ -177,7 +219,7 @@ class Operations:
                     raise TooManyOperationsError(
                         f"no thread for {_name(request)} of {volume_id}: {failure}; ask again"
                     ) from failure
-                self._running[volume_id] = running
+            self._running[volume_id] = replace(self._running.get(volume_id, running), callers=running.callers + 1)
             self._waiting += 1
             return running
 
@@ -189,7 +231,9 @@ class Operations:
             failure = raised
         # Out of the table before the result is out: whoever has the result may ask for the next thing at once.
         with self._changed:
-            del self._running[volume_id]
+            ended = self._running.pop(volume_id)
+            if ended.is_kept and ended.callers == 0 and failure is None:
+                self._keep(volume_id, _Ended(request=ended.request, result=result, at=time.monotonic()))
             self._changed.notify_all()
         for listener in self._listeners:
             try:
@@ -201,6 +245,10 @@ class Operations:
                 running.future.set_result(result)
             else:
                 running.future.set_exception(failure)
+
+    def _keep(self, volume_id: VolumeId, ended: _Ended) -> None:
+        fresh = {key: each for key, each in self._unheard.items() if ended.at - each.at <= KEPT_SECONDS}
+        self._unheard = {**fresh, volume_id: ended}
 
 
 class StoreLocks:

@@ -74,6 +74,10 @@ class Reporter:
         """Where a logical volume is, by its device's kernel name, as its own events said."""
         self._wishes: dict[StoreName | None, _Wish] = {}
         self._refresh_due = clock() + self._jittered()
+        self._looking = threading.Lock()
+        self._looks_begun = 0
+        self._last_look: tuple[int, Sequence[StoreName]] = (0, ())
+        """Which of the looks at everything ended last, and the stores in which a change of ours overtook it."""
         self._wished = threading.Condition()
         self._is_stopping = False
         self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
@@ -114,8 +118,11 @@ class Reporter:
         self.wish(self._store_of(event))
 
     def look_now(self) -> None:
-        """Look at everything and put it into the stock before returning; raises StoreBusyError."""
-        for store in self._look_at_everything():
+        """Look at everything and put it into the stock before returning; raises StoreBusyError.
+
+        Many at once take one look, that began after the last of them had come: each is an LVM process, or more.
+        """
+        for store in self._look_with_others():
             self.look_at(store)
 
     def look_at(self, store: StoreName) -> None:
@@ -141,7 +148,7 @@ class Reporter:
             everything = self._wishes.get(EVERYTHING)
             is_everything = self._refresh_due <= now or (everything is not None and everything.due <= now)
         if is_everything:
-            for store in self._look_at_everything():
+            for store in self._look_with_others():
                 self.wish(store)
         else:
             for store in due:
@@ -185,6 +192,17 @@ class Reporter:
             self._backend_of = {**self._backend_of, report.name: backend}
             if before - devices:
                 self.wish_everything()  # what has left this store may be in one that nobody has looked at
+
+    def _look_with_others(self) -> Sequence[StoreName]:
+        """As `_look_at_everything`, by a look that began after this was called, whoever took it."""
+        begun = self._looks_begun
+        with self._looking:
+            number, overtaken = self._last_look
+            if number <= begun:
+                self._looks_begun += 1
+                overtaken = self._look_at_everything()
+                self._last_look = (self._looks_begun, overtaken)
+            return overtaken
 
     def _look_at_everything(self) -> list[StoreName]:
         """The stores whose look a change of ours has overtaken: they are to be looked at again."""

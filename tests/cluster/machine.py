@@ -101,9 +101,13 @@ def _made(place: Path, directories: Mapping[str, Path], size_bytes: int) -> Mach
 
 
 def _bound(directory: Path, propagation: str) -> None:
-    """A mount point, made if it is not there."""
+    """A mount point, made if it is not there. It shares with its copies only, not with what it lies on.
+
+    Else what is mounted below is mounted twice at its place, and unmounted at once.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     run("mount", "--bind", str(directory), str(directory))
+    run("mount", "--make-private", str(directory))
     run("mount", propagation, str(directory))
 
 

@@ -42,6 +42,8 @@ WAIT_SECONDS = 90.0
 POLL_SECONDS = 0.15
 LEADING = ("--leader-election", f"--leader-election-namespace={ours.NAMESPACE}")
 """For sidecars that there are several of."""
+WITHOUT_LVM = ("--lvm-prefix", "there-is-no-lvm-here")
+"""It would read the loop devices of all nodes at each look of each agent: they are one machine's."""
 SWEEP = "--snapshot-orphan-sweep-interval=2s"
 """A snapshot is held for a claim that is gone before it was bound, until this sweep comes by (every five minutes)."""
 
@@ -189,16 +191,22 @@ class Cluster:
 
 
 @contextmanager
-def cluster(
-    folder: Path, logs: Path, *, controllers: int = 1, size_bytes: int = SIZE_BYTES, more: Sequence[str] = ()
+def cluster(  # noqa: PLR0913 - what differs from test to test
+    folder: Path,
+    logs: Path,
+    *,
+    controllers: int = 1,
+    electing: Sequence[str] = NAMES,
+    size_bytes: int = SIZE_BYTES,
+    more: Sequence[str] = (),
 ) -> Iterator[Cluster]:
     """All of it, for a while. `folder` has a short path, for sockets; `more` are further words for the controllers.
 
-    Raises RigError. With several controllers each has its own sidecars, of which one set leads.
+    Raises RigError. With several controllers each has its own sidecars; of those that elect one of each leads.
     """
     with ExitStack() as ends:
-        flags = dict.fromkeys(NAMES, LEADING if controllers > 1 else ())
-        flags[PROVISIONER] = (*flags[PROVISIONER], SWEEP)
+        flags = dict.fromkeys(electing if controllers > 1 else (), LEADING)
+        flags[PROVISIONER] = (*flags.get(PROVISIONER, ()), SWEEP)
         ends.callback(_keep_logs, folder, logs)
         made = ends.enter_context(machines(folder, NODES, size_bytes))
         plane = ends.enter_context(ControlPlane(logs))
@@ -282,7 +290,7 @@ def _is_listed(objects: rest.Api, path: str) -> bool:
 
 def _agent(folder: Path, plane: ControlPlane, machine: Machine) -> Ours:
     kubeconfig = plane.kubeconfig_for(ours.NAMESPACE, "ullage-node", machine.name)
-    return ours.node_agent(folder, machine.name, kubeconfig, container=machine.container)
+    return ours.node_agent(folder, machine.name, kubeconfig, WITHOUT_LVM, machine.container)
 
 
 def _controller(folder: Path, plane: ControlPlane, name: str, more: Sequence[str]) -> Ours:

@@ -210,6 +210,45 @@ def test_a_repetition_after_the_end_works_anew(operations: Operations, gate: Gat
     assert gate.times == 2
 
 
+def unheard(operations: Operations, gate: Gate) -> None:
+    """Something is deleted, and nobody has the patience to hear that it is."""
+    ended = threading.Event()
+    operations.tell(lambda *_: ended.set())
+    with pytest.raises(StillRunningError):
+        operations.run(ONE, Delete(), gate, patience_seconds=0, is_still_so=lambda: True)
+    gate.opened.set()
+    assert ended.wait(LONG_SECONDS)
+
+
+def test_a_result_that_nobody_has_waited_for_is_an_answer_to_the_next_once(operations: Operations, gate: Gate) -> None:
+    unheard(operations, gate)
+    for times in (1, 2):
+        found = operations.run(ONE, Delete(), gate, patience_seconds=LONG_SECONDS, is_still_so=lambda: True)
+        assert (found, gate.times) == ("result", times)
+
+
+def test_a_result_that_does_not_hold_any_more_is_no_answer(operations: Operations, gate: Gate) -> None:
+    unheard(operations, gate)
+    operations.run(ONE, Delete(), gate, patience_seconds=LONG_SECONDS, is_still_so=lambda: False)
+    assert gate.times == 2
+
+
+def test_a_result_that_nobody_has_waited_for_is_forgotten_with_the_next_other_request(
+    operations: Operations, gate: Gate
+) -> None:
+    unheard(operations, gate)
+    asked(operations, lambda: None, Create())
+    operations.run(ONE, Delete(), gate, patience_seconds=LONG_SECONDS, is_still_so=lambda: True)
+    assert gate.times == 2
+
+
+def test_a_result_that_somebody_has_is_not_given_again(operations: Operations, gate: Gate) -> None:
+    gate.opened.set()
+    for times in (1, 2):
+        operations.run(ONE, Delete(), gate, patience_seconds=LONG_SECONDS, is_still_so=lambda: True)
+        assert gate.times == times
+
+
 def test_the_bound_on_operations_holds(gate: Gate) -> None:
     operations = Operations(most=2)
     first, second = begun(operations, gate), begun(operations, beside(gate), volume_id=OTHER)

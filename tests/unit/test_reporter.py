@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import replace
 
@@ -19,6 +21,8 @@ from ullage.model import ByteRange, DeviceClass, DeviceType, Pool, Problem, Stor
 FAST, SLOW = StoreName("fast"), StoreName("slow")
 EVERYTHING = StoreName("everything")
 A_DAY = 86400.0
+LONG_SECONDS = 60.0
+"""Reaching it would be a hang."""
 
 
 class Clock:
@@ -257,6 +261,46 @@ def test_a_look_at_everything_that_a_change_of_ours_overtook_is_repeated_for_tha
     bench.reporter.wish_everything()
     assert bench.after(QUIET_SECONDS) == [EVERYTHING]
     assert bench.after(QUIET_SECONDS) == [SLOW]
+
+
+class Door:
+    """A lock that tells who has come to it."""
+
+    def __init__(self) -> None:
+        self.came = threading.Semaphore(0)
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        self.came.release()
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+def test_many_who_want_a_look_at_everything_share_one_that_began_after_they_came(bench: Bench) -> None:
+    door, free = Door(), threading.Event()
+    bench.reporter._looking = door  # type: ignore[assignment]  # a lock, as far as it is used
+    bench.backend.during = lambda: assert_set(free)
+    with ThreadPoolExecutor() as callers:
+        first = callers.submit(bench.reporter.look_now)
+        assert door.came.acquire(timeout=LONG_SECONDS)
+        while not bench.backend.looks:
+            pass
+        others = [callers.submit(bench.reporter.look_now) for _ in range(4)]
+        for _ in others:
+            assert door.came.acquire(timeout=LONG_SECONDS)
+        assert not any(each.done() for each in (first, *others))
+        free.set()
+        for each in (first, *others):
+            each.result(LONG_SECONDS)
+    assert bench.backend.looks == [EVERYTHING, EVERYTHING]
+    bench.reporter.look_now()
+    assert bench.backend.looks == [EVERYTHING] * 3
+
+
+def assert_set(event: threading.Event) -> None:
+    assert event.wait(LONG_SECONDS)
 
 
 def test_without_any_event_everything_is_looked_at_now_and_then(bench: Bench) -> None:

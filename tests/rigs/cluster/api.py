@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -124,7 +125,7 @@ class Api:
         except urllib.error.HTTPError as error:
             with error:
                 raise Refusal(error.code, _sentence(error.read())) from error
-        except OSError as failure:
+        except (OSError, HTTPException) as failure:  # the latter when it dies while it answers
             raise RigError(f"{method} {path}: {failure}") from failure
 
 

@@ -33,6 +33,8 @@ from tests.rigs.host import RigError
 ETCD, API_SERVER = "etcd", "kube-apiserver"
 CONTROLLERS, SCHEDULER = "kube-controller-manager", "kube-scheduler"
 NAMES = (ETCD, API_SERVER, CONTROLLERS, SCHEDULER)
+QPS = 200
+"""Their own limit, of 20 or 50 requests a second each, would be what a test with many claims waits for."""
 TOKEN_SECONDS = 86400
 ASK_SECONDS = 10.0
 ISSUER = "https://kubernetes.default.svc"
@@ -228,6 +230,8 @@ class ControlPlane:
             *self._flags_of_clients(CONTROLLERS),
             f"--kubeconfig={self._kubeconfigs[f'system:{CONTROLLERS}']}",
             "--leader-elect=false",
+            f"--kube-api-qps={QPS}",
+            f"--kube-api-burst={2 * QPS}",
             f"--controllers={','.join(['*', *(f'-{name}' for name in WITHOUT)])}",
             "--use-service-account-credentials=true",
             f"--service-account-private-key-file={self._keys.service_accounts}",
@@ -240,7 +244,7 @@ class ControlPlane:
         content = {
             "apiVersion": "kubescheduler.config.k8s.io/v1",
             "kind": "KubeSchedulerConfiguration",
-            "clientConnection": {"kubeconfig": kubeconfig},
+            "clientConnection": {"kubeconfig": kubeconfig, "qps": QPS, "burst": 2 * QPS},
             "leaderElection": {"leaderElect": False},
         }
         config.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")

@@ -21,6 +21,8 @@ SNAPSHOT_CONTROLLER = "snapshot-controller"
 NAMES = (PROVISIONER, RESIZER, SNAPSHOTTER, SNAPSHOT_CONTROLLER)
 CALLS = ("--timeout=30s", "--retry-interval-start=500ms", "--retry-interval-max=5s")
 """A refusal is repeated soon: tests wait for what comes after it."""
+LOOK_AGAIN = "--resync-period=10s"
+"""Of both: a change that comes while they deal with an older one can be lost on them until they look again (15 min)."""
 OF_EACH: Mapping[str, Sequence[str]] = {
     PROVISIONER: (
         *CALLS,
@@ -30,8 +32,8 @@ OF_EACH: Mapping[str, Sequence[str]] = {
         "--default-fstype=ext4",
     ),
     RESIZER: (*CALLS, "--handle-volume-inuse-error=false"),  # expansion is online; it would watch all Pods
-    SNAPSHOTTER: (*CALLS, "--extra-create-metadata"),
-    SNAPSHOT_CONTROLLER: ("--retry-interval-start=500ms", "--retry-interval-max=5s"),
+    SNAPSHOTTER: (*CALLS, LOOK_AGAIN, "--extra-create-metadata"),
+    SNAPSHOT_CONTROLLER: (LOOK_AGAIN, "--retry-interval-start=500ms", "--retry-interval-max=5s"),
 }
 RATE = ("--kube-api-qps=200", "--kube-api-burst=400")
 """Their own limit, of 5 requests a second, would be what a test with many volumes waits for."""
