@@ -163,7 +163,8 @@ class _Course:
 def _first_written(descriptor: int, volume: Volume, course: _Course) -> int | None:
     """Near which byte something else than zero is; None: nowhere, up to the end of what may be used and beyond."""
     path = volume.device_path
-    with exclusive.answering(path, "measuring", 0):
+    with exclusive.answering(path, "flushing", 0):
+        os.fsync(descriptor)  # an image knows its holes when all of it is written
         end = os.lseek(descriptor, 0, os.SEEK_END)
     if end < volume.size_bytes:
         raise DeviceError(f"{volume.id} has {end} of its {volume.size_bytes} bytes", device=path)

@@ -7,10 +7,12 @@ disks:   `<id>.img` with its `<id>.json` in each class's directory of each node,
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from csi.parameters import NODE_KEY
@@ -24,10 +26,13 @@ from tests.cluster.things import (
     is_ours,
 )
 from tests.rigs.cluster.api import Api, Json
+from ullage.errors import MIB
 from ullage.quantity import parse_bytes
 
 SETTLE_SECONDS = 60.0
 POLL_SECONDS = 0.2
+NEAR_BYTES = 16 * MIB
+"""A report counts whole steps of 4 MiB, and a file system keeps a little for itself."""
 NO_VOLUMES = {".ullage", "lost+found"}
 """Stems of what is in a directory of volumes without being one."""
 
@@ -47,7 +52,7 @@ class OnDisk:
 def audit(api: Api, machines: Sequence[Machine], *, is_empty: bool = False, seconds: float = SETTLE_SECONDS) -> None:
     """Wait until all is settled and agrees, and with `is_empty` nothing is left; AssertionError says what does not."""
     deadline = time.monotonic() + seconds
-    while faults := list(_faults(api, machines, is_empty=is_empty)):
+    while faults := [*_faults(api, machines, is_empty=is_empty), *_reports(api, machines)]:
         if time.monotonic() > deadline:
             raise AssertionError(f"after {seconds:.0f} s:\n" + "\n".join(faults))
         time.sleep(POLL_SECONDS)
@@ -102,11 +107,32 @@ def _faults(api: Api, machines: Sequence[Machine], *, is_empty: bool) -> Iterato
     orders = {each["metadata"]["name"]: each for each in found[LOGICAL_VOLUMES]}
     yield from _disks_and_orders(disks, orders)
     yield from _orders_and_others(orders, found)
-    for storage in api.items(NODE_STORAGES):
-        for orphan in storage.get("status", {}).get("orphans", ()):
-            yield f"{storage['metadata']['name']} reports an orphan: {orphan['name']}: {orphan['message']}"
     if is_empty:
         yield from (f"{each} is left" for each in disks)
+
+
+def _reports(api: Api, machines: Sequence[Machine]) -> Iterator[str]:
+    """What the nodes report, beside what their file systems have where no images share blocks: then that is simple."""
+    stores = {machine.name: machine.stores for machine in machines}
+    for storage in api.items(NODE_STORAGES):
+        name, status = storage["metadata"]["name"], storage.get("status", {})
+        for orphan in status.get("orphans", ()):
+            yield f"{name} reports an orphan: {orphan['name']}: {orphan['message']}"
+        for pool in status.get("pools", ()):
+            store = stores[name][pool["classes"][0]]
+            if any(_is_copied(path) for path in store.glob("[!.]*.json")):
+                continue
+            found = os.statvfs(store)
+            images = [path.stat() for path in store.glob("*.img")]
+            promised_bytes = sum(max(0, each.st_size - each.st_blocks * 512) for each in images)
+            free_bytes = found.f_bavail * found.f_frsize - promised_bytes
+            if not 0 <= free_bytes - pool["freeBytes"] < NEAR_BYTES:
+                yield f"{name} reports {pool['freeBytes']} free bytes in {pool['name']}, and has {free_bytes}"
+
+
+def _is_copied(record: Path) -> bool:
+    content = json.loads(record.read_text())
+    return bool(content.get("shares_blocks") or content.get("kind", "volume") != "volume")
 
 
 def _disks_and_orders(disks: Sequence[OnDisk], orders: Mapping[str, Json]) -> Iterator[str]:

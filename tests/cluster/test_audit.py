@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.cluster.audit import on_disks
-from tests.cluster.kubelet import VOLUMES
+from tests.cluster.kubelet import CLAIMS, PODS, VOLUMES
 from tests.cluster.machine import Machine
 from tests.cluster.scene import Cluster
 from tests.cluster.things import LOGICAL_VOLUMES
@@ -36,34 +36,41 @@ def machine(scene: Cluster, name: str) -> Machine:
     return scene.nodes[name].machine
 
 
-def test_a_volume_that_is_there_twice(scene: Cluster, volume: Json) -> None:
+def test_a_volume_that_is_there_twice_is_seen(scene: Cluster, volume: Json) -> None:
     name = volume["metadata"]["name"]
     copies = [machine(scene, "n2").stores["fast"] / f"{name}{suffix}" for suffix in (".img", ".json")]
     for copy in copies:
         shutil.copyfile(machine(scene, "n1").stores["fast"] / copy.name, copy)
-    assert f"{name} is there 2 times" in fault(scene)
-    for copy in copies:
-        copy.unlink()
+    try:
+        assert f"{name} is there 2 times" in fault(scene)
+    finally:
+        for copy in copies:
+            copy.unlink()
 
 
-def test_a_file_that_nobody_ordered(scene: Cluster, volume: Json) -> None:
+def test_a_file_that_nobody_ordered_is_seen(scene: Cluster, volume: Json) -> None:
     stray = machine(scene, "n3").stores["bulk"] / "pvc-stray.img"
     stray.write_bytes(b"data")
-    assert "pvc-stray" in fault(scene)
-    assert volume["metadata"]["name"] not in fault(scene)
-    stray.unlink()
+    try:
+        told = fault(scene)
+    finally:
+        stray.unlink()
+    assert "pvc-stray" in told
+    assert volume["metadata"]["name"] not in told
 
 
-def test_a_record_that_says_something_else_than_the_object(scene: Cluster, volume: Json) -> None:
+def test_a_record_that_says_something_else_than_the_object_is_seen(scene: Cluster, volume: Json) -> None:
     path = machine(scene, "n1").stores["fast"] / f"{volume['metadata']['name']}.json"
     before = path.read_text()
-    for key, text in (("wipe", "zero"), ("state", "growing"), ("class", "bulk")):
-        path.write_text(json.dumps({**json.loads(before), key: text}))
-        assert volume["metadata"]["name"] in fault(scene)
-    path.write_text(before)
+    try:
+        for key, text in (("wipe", "zero"), ("state", "growing"), ("class", "bulk")):
+            path.write_text(json.dumps({**json.loads(before), key: text}))
+            assert volume["metadata"]["name"] in fault(scene)
+    finally:
+        path.write_text(before)
 
 
-def test_a_volume_that_no_claim_has_and_one_that_is_left(scene: Cluster, volume: Json) -> None:
+def test_a_volume_that_no_claim_has_and_one_that_is_left_are_seen(scene: Cluster, volume: Json) -> None:
     name = volume["metadata"]["name"]
     assert f"{LOGICAL_VOLUMES}/{name} is left" in fault(scene, is_empty=True)
     assert f"{VOLUMES}/{name} is left" in fault(scene, is_empty=True)
@@ -78,10 +85,12 @@ def test_a_volume_that_no_claim_has_and_one_that_is_left(scene: Cluster, volume:
     assert on_disks(scene.machines) == []
 
 
-def test_an_object_that_something_holds(scene: Cluster, volume: Json) -> None:
-    claim = "/api/v1/namespaces/default/persistentvolumeclaims/data"
+def test_an_object_that_something_holds_is_seen(scene: Cluster, volume: Json) -> None:
+    claim = f"{CLAIMS}/data"
     scene.objects.patch(claim, {"metadata": {"finalizers": ["example.com/held"]}})
-    scene.objects.delete(claim)
-    assert "is held by ['example.com/held']" in fault(scene)
-    scene.objects.patch(claim, {"metadata": {"finalizers": []}})
+    scene.delete(claim, f"{PODS}/data?gracePeriodSeconds=0")
+    try:
+        assert "example.com/held" in fault(scene)
+    finally:
+        scene.objects.patch(claim, {"metadata": {"finalizers": []}})
     scene.objects.until_gone(f"{VOLUMES}/{volume['metadata']['name']}")
