@@ -81,6 +81,19 @@ def mismatch(order: LogicalVolume, found: Volume) -> str:
     return f"what is on this node as {order.id} is another volume: {', '.join(differences)}" if differences else ""
 
 
+def not_its_own(order: LogicalVolume, found: Volume) -> str:
+    """Why what carries the order's id was not made for it; empty when it was, or may have been.
+
+    An order that was refused has nothing but what its attempt left, and that is not whole. A whole volume was there
+    before, and has lost its own object: it may be full of somebody's bytes.
+    """
+    if why := mismatch(order, found):
+        return why
+    if order.status.phase is Phase.FAILED and found.state in (VolumeState.READY, VolumeState.GROWING):
+        return f"{order.id} in {found.pool} is whole, and the order was refused"
+    return ""
+
+
 def _least_bytes(order: LogicalVolume, found: Volume) -> int:
     """What was told of it already, or, of one that has never been told of, what is asked for."""
     if order.is_ready:

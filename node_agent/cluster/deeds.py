@@ -213,7 +213,7 @@ class Deeds:
         if FINALIZER not in order.metadata.finalizers:
             return
         found = self._storage.find(order.id)
-        why = answers.mismatch(order, found) if found is not None else ""
+        why = answers.not_its_own(order, found) if found is not None else ""
         if why and (order.is_ready or order.pool is not None):
             self._told.mismatched(order, f"{why}; it is not deleted for this object")
             return

@@ -19,6 +19,7 @@ from tests.unit.kube_doubles import ApiServer, Fields
 from ullage.errors import (
     MIB,
     ApiUnavailableError,
+    ConflictError,
     InsufficientCapacityError,
     NotOursError,
     PendingOperationError,
@@ -485,6 +486,26 @@ def test_an_order_for_an_id_that_something_else_has_is_refused_and_may_go_withou
     assert scene.api.find(LOGICAL_VOLUMES, A) is None
     assert scene.disks.there == {A: OTHERS[kind]}
     assert scene.disks.asked == []
+
+
+@pytest.mark.parametrize(
+    ("state", "stays"), [(VolumeState.READY, True), (VolumeState.GROWING, True), (VolumeState.CREATING, False)]
+)
+def test_with_an_order_that_was_refused_goes_what_its_attempt_left_and_nothing_that_was_whole(
+    scene: Scene, state: VolumeState, *, stays: bool
+) -> None:
+    """A volume that is larger than the order's limit, say: it has lost its own object, and is full of bytes."""
+    there = replace(volume(A, 64 * MIB), state=state)
+    scene.disks.has(there)
+    scene.disks.failing["create"] = ConflictError(f"{A} has 64 MiB, more than the limit")
+    scene.ordered(wanted())
+    assert scene.do() is None
+    assert scene.told().status.phase is Phase.FAILED
+    scene.disks.failing.clear()
+    scene.condemn()
+    assert scene.do() is None
+    assert scene.api.find(LOGICAL_VOLUMES, A) is None
+    assert scene.disks.there == ({A: there} if stays else {})
 
 
 def test_a_condemned_volume_goes_before_its_object(scene: Scene) -> None:
