@@ -226,14 +226,14 @@ class Reporter:
     def _look_if_free(self, store: StoreName) -> None:
         """Look at a store that was wished for; one that is being changed is not quiet, and its look waits on.
 
-        A stream of changes puts it off for MOST_SECONDS, then it queues up between them, but not for long: one change
-        that hangs must not keep the other stores waiting.
+        A stream of changes puts it off for MOST_SECONDS, then it is the next after the one under way, but does not wait
+        for long: one change that hangs must not keep the other stores waiting.
         """
         with self._wished:
             wish = self._wishes.get(store)
             is_overdue = wish is not None and wish.first + MOST_SECONDS <= self._clock()
         try:
-            with self._locks.hold(store, "a report", QUEUE_SECONDS if is_overdue else 0):
+            with self._locks.hold(store, "a report", QUEUE_SECONDS if is_overdue else 0, is_next=True):
                 if store in self._wishes:  # else whoever held it has looked meanwhile
                     self.look_at_locked(store)
         except StoreBusyError as busy:

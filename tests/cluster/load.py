@@ -44,13 +44,8 @@ class Load:
     `made`, `bound` and `deleted` count claims, `snapshots` those that were ready.
     """
 
-    def __init__(self, api: Api, seed: int, *, at_once: int = CLAIMS_AT_ONCE, is_hasty: bool = True) -> None:
-        """Nothing is asked for yet.
-
-        `is_hasty`: some claims go before they can be bound. external-provisioner (6.3) remembers that it has asked for
-        a volume in its memory only: one that ends meanwhile, with its driver, leaves a LogicalVolume that is nobody's.
-        """
-        self._hasty_part = HASTY_PART if is_hasty else 0.0
+    def __init__(self, api: Api, seed: int, *, at_once: int = CLAIMS_AT_ONCE) -> None:
+        """Nothing is asked for yet."""
         self.count: Counter[str] = Counter()
         self.errors: list[str] = []
         self._api = api
@@ -130,7 +125,7 @@ class Load:
         self._add("made")
         if has_pod:
             self._make(PODS, things.pod(name, [name], is_block=claim["spec"]["volumeMode"] == "Block"))
-        if dice.random() < self._hasty_part:
+        if dice.random() < HASTY_PART:
             time.sleep(dice.random() * 0.5)
         else:
             self._see(f"{CLAIMS}/{name}", lambda found: found is not None and is_bound(found))

@@ -102,6 +102,23 @@ def test_a_store_that_is_busy_for_long_says_with_what(site: Site) -> None:
 
 
 @pytest.mark.only_on("file")
+def test_a_removal_that_nobody_waited_for_is_told_later_once_without_a_look_at_everything(site: Site) -> None:
+    stall = Stall((f"remove {A}",))
+    assembly = begun(Disturbed(port=stall).assembly(), [site.device_class()])
+    assembly.agent.create(wanted(A, site.step_bytes))
+    request = DeleteVolume(volume_id=A)
+    with pytest.raises(StillRunningError):
+        assembly.agent.delete(request, patience_seconds=0)
+    stall.release()
+    idle(assembly)
+    looks = assembly.reporter._looks_begun
+    assert assembly.agent.delete(request).is_new
+    assert assembly.reporter._looks_begun == looks
+    assert not assembly.agent.delete(request).is_new
+    assert assembly.reporter._looks_begun > looks
+
+
+@pytest.mark.only_on("file")
 def test_operations_and_those_who_wait_for_them_are_bounded(site: Site) -> None:
     stall = Stall(("create",))
     assembly = begun(Disturbed(port=stall).assembly(most_operations=2), [site.device_class()])

@@ -237,7 +237,8 @@ def test_a_result_that_nobody_has_waited_for_is_forgotten_with_the_next_other_re
     operations: Operations, gate: Gate
 ) -> None:
     unheard(operations, gate)
-    asked(operations, lambda: None, Create())
+    made = operations.run(ONE, Create(), lambda: "made", patience_seconds=LONG_SECONDS, is_still_so=lambda: True)
+    assert made == "made"
     operations.run(ONE, Delete(), gate, patience_seconds=LONG_SECONDS, is_still_so=lambda: True)
     assert gate.times == 2
 
@@ -388,6 +389,34 @@ def test_whoever_waits_for_a_store_gets_it_and_nobody_beside() -> None:
     ended = [in_thread(functools.partial(work, store)) for store in (VG0, VG1) * 8]
     assert [each.get(timeout=LONG_SECONDS) for each in ended] == [None] * 16
     assert seen == [1] * (16 * 50)
+
+
+def test_who_has_waited_longest_for_a_store_is_next_but_for_a_look_that_is_overdue() -> None:
+    locks = StoreLocks()
+    served: list[str] = []
+
+    def wait_as(name: str, *, is_next: bool = False) -> threading.Thread:
+        def take() -> None:
+            with locks.hold(VG0, name, LONG_SECONDS, is_next=is_next):
+                served.append(name)
+
+        line = len(locks._lines[VG0].turns)
+        thread = threading.Thread(target=take, daemon=True)
+        thread.start()
+        while len(locks._lines[VG0].turns) == line:
+            pass
+        return thread
+
+    with locks.hold(VG0, "the first"):
+        waiting = [wait_as(f"change {number}") for number in range(5)]
+        with pytest.raises(StoreBusyError, match="busy with the first"), locks.hold(VG0, "in a hurry", 0):
+            pass
+        waiting.append(wait_as("a look", is_next=True))
+    with locks.hold(VG0, "who comes now", LONG_SECONDS):
+        served.append("who comes now")
+    for thread in waiting:
+        thread.join(LONG_SECONDS)
+    assert served == ["a look", *(f"change {number}" for number in range(5)), "who comes now"]
 
 
 def test_many_callers_on_many_volumes_all_get_their_answer() -> None:

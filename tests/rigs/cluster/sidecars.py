@@ -35,6 +35,8 @@ OF_EACH: Mapping[str, Sequence[str]] = {
     SNAPSHOTTER: (*CALLS, LOOK_AGAIN, "--extra-create-metadata"),
     SNAPSHOT_CONTROLLER: (LOOK_AGAIN, "--retry-interval-start=500ms", "--retry-interval-max=5s"),
 }
+AS_HOST = ("unshare", "--uts", "--", "sh", "-c", 'hostname "$0" && exec "$@"')
+"""With a host name of its own, as in a Pod: it is who they are in elections, and with one name all of them lead."""
 RATE = ("--kube-api-qps=200", "--kube-api-burst=400")
 """Their own limit, of 5 requests a second, would be what a test with many volumes waits for."""
 
@@ -45,7 +47,10 @@ class Sidecars:
     def __init__(
         self, folder: Path, socket: Path, kubeconfig: Path, api: Api, more: Mapping[str, Sequence[str]] = {}
     ) -> None:
-        """`more` are further flags by program; logs go to `folder`. Builds what is not built yet; raises RigError."""
+        """`more` are further flags by program; logs go to `folder`, whose name is that of their host.
+
+        Builds what is not built yet; raises RigError.
+        """
         self._api = api
         ports = free_ports(len(NAMES))
         self._processes = {}
@@ -54,7 +59,7 @@ class Sidecars:
             flags = [f"--kubeconfig={kubeconfig}", f"--http-endpoint={address}", "--v=4", *RATE, *OF_EACH[name]]
             if name != SNAPSHOT_CONTROLLER:
                 flags.append(f"--csi-address={socket}")
-            argv: list[str | Path] = [programs.get(name), *flags, *more.get(name, ())]
+            argv: list[str | Path] = [*AS_HOST, folder.name, programs.get(name), *flags, *more.get(name, ())]
             self._processes[name] = Process(argv, folder / f"{name}.log", Answers(f"http://{address}/metrics"))
         self._keeper = Keeper(list(self._processes.values()))
 
