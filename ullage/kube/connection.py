@@ -20,6 +20,7 @@ import yaml
 from kubernetes.client import Configuration
 from kubernetes.client.rest import RESTClientObject
 from kubernetes.config import ConfigException, load_incluster_config, load_kube_config
+from urllib3.util.ssl_ import create_urllib3_context
 
 from ullage.errors import (
     ApiConflictError,
@@ -90,7 +91,7 @@ class Connection:
         self._configuration = configuration
         configuration.retries = False
         configuration.connection_pool_maxsize = MOST_IDLE_CONNECTIONS
-        self._pool = RESTClientObject(configuration).pool_manager
+        self._pool = _with_one_context(RESTClientObject(configuration).pool_manager)
 
     @property
     def server(self) -> str:
@@ -180,6 +181,26 @@ def connect(kubeconfig: Path | None) -> Connection:
         where = f"{kubeconfig}" if kubeconfig else "no --kubeconfig, and this is no Pod with an account"
         raise ConfigError(f"{where}: {error}") from error
     return Connection(configuration)
+
+
+def _with_one_context(pool: urllib3.PoolManager) -> urllib3.PoolManager:
+    """The pool, with a TLS context that all its connections share.
+
+    Else each of them makes its own when it opens: the certificates are read again, and by several threads at once when
+    a process starts.
+    """
+    words = pool.connection_pool_kw
+    context = create_urllib3_context(cert_reqs=words.pop("cert_reqs", None))
+    ca_file, ca_text = words.pop("ca_certs", None), words.pop("ca_cert_data", None)
+    if ca_file or ca_text:
+        context.load_verify_locations(ca_file, None, ca_text)
+    else:
+        context.load_default_certs()
+    certificate, key = words.pop("cert_file", None), words.pop("key_file", None)
+    if certificate:
+        context.load_cert_chain(certificate, key)
+    words["ssl_context"] = context
+    return pool
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True):
