@@ -17,9 +17,10 @@ from node_agent.debts import Debts
 from node_agent.fills import Fills
 from node_agent.ground import Copier, Ground, Wiper
 from node_agent.holds import Holds
-from node_agent.locks import MOST_OPERATIONS, STORE_PATIENCE_SECONDS, Operations, StoreLocks
+from node_agent.locks import MOST_OPERATIONS, Operations
 from node_agent.reporter import REFRESH_SECONDS, Reporter
 from node_agent.stock import Stock
+from node_agent.store_locks import STORE_PATIENCE_SECONDS, StoreLocks
 from node_agent.tending import Tending
 from node_agent.wipe import wipe
 from ullage.run import Runner

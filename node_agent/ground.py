@@ -14,9 +14,10 @@ from node_agent.backends.port import Backend
 from node_agent.copying import Course
 from node_agent.fills import Fills
 from node_agent.holds import Holds
-from node_agent.locks import Operations, Sources, StoreLocks
+from node_agent.locks import Operations, Sources
 from node_agent.reporter import Reporter
 from node_agent.stock import Stock
+from node_agent.store_locks import StoreLocks
 from node_agent.wipe import Moment
 from ullage.errors import (
     NotFoundError,

@@ -1,4 +1,4 @@
-"""Who may change what, and when: one operation per volume, one change per store.
+"""Who may change what, and when: one operation per volume. One change per store: `node_agent.store_locks`.
 
 A volume's operation runs in a thread of its own and keeps the volume until it ends, however long that takes: a changing
 LVM command is never killed. Whoever asked may stop waiting before; the same request asked again joins the same
@@ -13,7 +13,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import Future, InvalidStateError
 from contextlib import contextmanager, suppress
@@ -23,13 +22,12 @@ from typing import Any, TypeVar, cast
 from ullage.errors import (
     PendingOperationError,
     StillRunningError,
-    StoreBusyError,
     TooManyOperationsError,
     UnavailableError,
     VolumeInUseError,
     VolumeNotReadyError,
 )
-from ullage.model import StoreName, VolumeId
+from ullage.model import VolumeId
 
 MOST_OPERATIONS = 64
 """More than the volumes that one node's kubelet and sidecars work on at once; a bound, not a tuning knob."""
@@ -37,8 +35,6 @@ MOST_JOINING = 8
 """So many more callers may wait: each waits in a thread of the server, which must have some left for readers."""
 KEPT_SECONDS = 120.0
 """How long a result waits for somebody: agents and sidecars ask again within 30 s or so."""
-STORE_PATIENCE_SECONDS = 30.0
-"""How long a change waits for its store before it says who has it: less than a sidecar's usual time limit of 60 s."""
 
 Result = TypeVar("Result")
 log = logging.getLogger(__name__)
@@ -250,58 +246,6 @@ class Operations:
     def _keep(self, volume_id: VolumeId, ended: _Ended) -> None:
         fresh = {key: each for key, each in self._unheard.items() if ended.at - each.at <= KEPT_SECONDS}
         self._unheard = {**fresh, volume_id: ended}
-
-
-class _Line:
-    """Who has a store, and behind him who waits for it."""
-
-    def __init__(self) -> None:
-        self.moved = threading.Condition()
-        self.turns: deque[object] = deque()
-        self.holder = ("something", time.monotonic())
-
-
-class StoreLocks:
-    """One lock per store, held around each change and each look at it alone. Who has waited longest is next.
-
-    Without an order whoever comes at the right moment overtakes those who sleep: on a store that is never quiet some
-    wait for ever.
-    """
-
-    def __init__(self, patience_seconds: float = STORE_PATIENCE_SECONDS) -> None:
-        """Locks come into being when first asked for."""
-        self._patience_seconds = patience_seconds
-        self._lines: dict[StoreName, _Line] = {}
-        self._guard = threading.Lock()
-
-    @contextmanager
-    def hold(
-        self, store: StoreName, purpose: str, patience_seconds: float | None = None, *, is_next: bool = False
-    ) -> Iterator[None]:
-        """Hold a store for `purpose`; raises StoreBusyError saying who has had it for how long.
-
-        `is_next`: before all others who wait.
-        """
-        patience_seconds = self._patience_seconds if patience_seconds is None else patience_seconds
-        with self._guard:
-            line = self._lines.setdefault(store, _Line())
-        turn = object()
-        with line.moved:
-            line.turns.insert(1 if is_next else len(line.turns), turn)
-            if not line.moved.wait_for(lambda: line.turns[0] is turn, patience_seconds):
-                line.turns.remove(turn)
-                holder, since = line.holder
-                raise StoreBusyError(
-                    f"{store} has been busy with {holder} for {time.monotonic() - since:.0f} s; {purpose} has to wait",
-                    store=store,
-                )
-            line.holder = (purpose, time.monotonic())
-        try:
-            yield
-        finally:
-            with line.moved:
-                line.turns.popleft()
-                line.moved.notify_all()
 
 
 class Sources:

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from node_agent.backends.port import Backend, StoreReport
-from node_agent.locks import StoreLocks
 from node_agent.stock import Stock
+from node_agent.store_locks import StoreLocks
 from ullage.errors import StoreBusyError
 from ullage.model import StoreName
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from node_agent.locks import Operations, StoreLocks
+from node_agent.locks import Operations
+from node_agent.store_locks import StoreLocks
 from ullage.errors import (
     NotFoundError,
     PendingOperationError,

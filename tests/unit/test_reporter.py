@@ -11,9 +11,9 @@ from dataclasses import replace
 import pytest
 
 from node_agent.backends.port import HeldStep, NewVolume, StoreReport
-from node_agent.locks import StoreLocks
 from node_agent.reporter import MOST_SECONDS, QUIET_SECONDS, Reporter
 from node_agent.stock import Stock
+from node_agent.store_locks import StoreLocks
 from node_agent.udev import Event
 from ullage.capacity import Allocation
 from ullage.model import ByteRange, DeviceClass, DeviceType, Pool, Problem, StoreName, Volume, Wipe

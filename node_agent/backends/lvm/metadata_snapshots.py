@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from node_agent.backends.lvm.command import LOOK_SECONDS, Lvm, mapped
 from node_agent.debts import Debts
-from node_agent.locks import STORE_PATIENCE_SECONDS, StoreLocks
+from node_agent.store_locks import STORE_PATIENCE_SECONDS, StoreLocks
 from ullage.errors import CommandFailedError, StoreBusyError, UllageError, UnavailableError
 from ullage.model import PoolName, StoreName
 
