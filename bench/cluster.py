@@ -116,7 +116,7 @@ def at_scale(size: Size, found: Found) -> None:
         controller = there.controller_of()
         for program, name in ((agent, "node"), (controller, "controller")):
             found.starts.append(cluster_scale.started(program, name, of=of, starts=3, say=_progress))
-        with cluster_scale.choices(there, controller.csi_endpoint) as asked:
+        with cluster_scale.choices(there, controller) as asked:
             found.choices.append(asked.made("any node", node=None, calls=size.rounds))
             found.choices.append(asked.made("one node", node=cluster_crowd.node_of(0), calls=size.rounds))
             found.choices.append(asked.refused(calls=size.rounds))
@@ -172,19 +172,19 @@ def table(found: Found) -> str:
     for life in found.writes:
         lines += ["", *_writes(f"writes for each claim's life, {life.driver}, {life.volumes} {life.how}", life.each)]
     if found.starts:
-        lines += [
-            "",
-            f"{'start':12} {'nodes':>6} {'volumes':>7} {'ready s':>8} {'RSS MB':>7} {'PSS MB':>7} {'calm':>7} peak",
-        ]
+        columns = ("RSS MB", "PSS MB", "calm", "peak")
+        names = " ".join(f"{name:>7}" for name in columns)
+        lines += ["", f"{'start':12} {'nodes':>6} {'volumes':>7} {'ready s':>8} {'CPU s':>6} {names}"]
     lines += [
-        f"{each.program:12} {each.nodes:6} {each.volumes:7} {each.seconds:8.2f} {_mb(each.ready.rss_bytes)} "
-        f"{_mb(each.ready.pss_bytes)} {_mb(each.calm.rss_bytes)} {_mb(each.peak_bytes)}"
+        f"{each.program:12} {each.nodes:6} {each.volumes:7} {each.seconds:8.2f} {each.cpu_seconds:6.2f} "
+        f"{_mb(each.ready.rss_bytes)} {_mb(each.ready.pss_bytes)} {_mb(each.calm.rss_bytes)} {_mb(each.peak_bytes)}"
         for each in found.starts
     ]
     if found.choices:
-        lines += ["", f"{'CreateVolume':22} {'calls':>6} {'chosen ms':>10} {'answered ms':>12}"]
+        lines += ["", f"{'CreateVolume':22} {'calls':>6} {'chosen ms':>10} {'answered ms':>12} {'CPU ms':>7}"]
     lines += [
-        f"{each.how:22} {each.calls:6} {_ms(each.chosen_seconds, 10)} {_ms(each.answered_seconds, 12)}"
+        f"{each.how:22} {each.calls:6} {_ms(each.chosen_seconds, 10)} {_ms(each.answered_seconds, 12)} "
+        f"{_ms(each.cpu_seconds, 7)}"
         for each in found.choices
     ]
     return "\n".join(lines) + "\n"

@@ -9,6 +9,7 @@ import multiprocessing
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +168,7 @@ def _report(volumes: int) -> StorageStatus:
     )
     return StorageStatus(
         revision=REVISION,
-        observed_at=timestamp(),
+        observed_at=timestamp(datetime.now(UTC) + timedelta(days=1)),  # nobody renews it
         agent_version="bench",
         pools=(pool_status(pool, largest_volume_bytes(pool, Layout())),),
         conditions=_dated([condition(each, None) for each in (READY, CAPACITY_KNOWN)]),

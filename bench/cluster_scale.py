@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import grpc
 
 from bench import cluster_crowd as crowd
-from bench.cluster_scene import NODES, Scene, device_class, memory, peak_bytes, seconds_to_ready
+from bench.cluster_scene import NODES, Scene, cpu_seconds, device_class, memory, peak_bytes, seconds_to_ready
 from bench.driver import CALL_SECONDS
 from bench.lvm_rig import BenchError, Memory
 from csi.parameters import CLASS_KEY, NODE_KEY
@@ -44,7 +44,8 @@ class Start:
     nodes: int
     volumes: int
     seconds: float
-    """The median of so many starts."""
+    cpu_seconds: float
+    """Of processors; both are medians of so many starts."""
     starts: int
     ready: Memory
     calm: Memory
@@ -60,15 +61,18 @@ class Choice:
     calls: int
     chosen_seconds: float
     answered_seconds: float
+    cpu_seconds: float
+    """Of processors, for one call in the mean."""
 
 
 def started(program: Ours, name: str, *, of: tuple[int, int], starts: int, say: Callable[[str], None]) -> Start:
     """Start it so many times; the last one goes on."""
-    seconds = []
+    seconds, of_processors = [], []
     for number in range(starts):
         if number:
             program.process.stop()
         seconds.append(seconds_to_ready(program))
+        of_processors.append(cpu_seconds(program))
     ready = memory(program)
     say(f"{name}: ready after {statistics.median(seconds):.2f} s")
     time.sleep(CALM_SECONDS)
@@ -79,6 +83,7 @@ def started(program: Ours, name: str, *, of: tuple[int, int], starts: int, say: 
         nodes=of[0],
         volumes=of[1],
         seconds=statistics.median(seconds),
+        cpu_seconds=statistics.median(of_processors),
         starts=starts,
         ready=ready,
         calm=calm,
@@ -109,10 +114,10 @@ def settle_agent(scene: Scene, volumes: int) -> Ours:
 class Choices:
     """Asks a controller for volumes, and says Ready for every node."""
 
-    def __init__(self, scene: Scene, endpoint: str) -> None:
+    def __init__(self, scene: Scene, controller: Ours) -> None:
         """`choices` makes one."""
         self._scene = scene
-        self._endpoint = endpoint
+        self._controller = controller
         self.seen = Informer(scene.kube, LOGICAL_VOLUMES, LogicalVolume)
         self.seen.on_change(self._ordered)
         self._heard: dict[str, float] = {}
@@ -120,8 +125,8 @@ class Choices:
 
     def made(self, how: str, *, node: NodeName | None, calls: int) -> Choice:
         """Volumes for any node, or for one that has been chosen."""
-        chosen, answered = [], []
-        with grpc.insecure_channel(self._endpoint) as channel:
+        chosen, answered, before = [], [], cpu_seconds(self._controller)
+        with grpc.insecure_channel(self._controller.csi_endpoint) as channel:
             for _ in range(calls + 1):
                 name = self._name()
                 begun = time.monotonic()
@@ -133,12 +138,13 @@ class Choices:
             calls=calls,
             chosen_seconds=statistics.median(chosen[1:]),
             answered_seconds=statistics.median(answered[1:]),
+            cpu_seconds=(cpu_seconds(self._controller) - before) / len(answered),
         )
 
     def refused(self, *, calls: int) -> Choice:
         """A volume that no node has room for: every node has been looked at when the answer comes."""
-        answered = []
-        with grpc.insecure_channel(self._endpoint) as channel:
+        answered, before = [], cpu_seconds(self._controller)
+        with grpc.insecure_channel(self._controller.csi_endpoint) as channel:
             for _ in range(calls + 1):
                 begun = time.monotonic()
                 try:
@@ -150,7 +156,13 @@ class Choices:
                         raise
                 answered.append(time.monotonic() - begun)
         median = statistics.median(answered[1:])
-        return Choice(how="too large for any", calls=calls, chosen_seconds=median, answered_seconds=median)
+        return Choice(
+            how="too large for any",
+            calls=calls,
+            chosen_seconds=median,
+            answered_seconds=median,
+            cpu_seconds=(cpu_seconds(self._controller) - before) / len(answered),
+        )
 
     def _name(self) -> str:
         self._count += 1
@@ -164,9 +176,9 @@ class Choices:
 
 
 @contextmanager
-def choices(scene: Scene, endpoint: str) -> Iterator[Choices]:
+def choices(scene: Scene, controller: Ours) -> Iterator[Choices]:
     """One that has heard of all there is."""
-    made = Choices(scene, endpoint)
+    made = Choices(scene, controller)
     made.seen.start()
     try:
         if not made.seen.wait_until_synced(CARVE_SECONDS):

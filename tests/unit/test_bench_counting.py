@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from datetime import timedelta
 
-from bench.counting import Write, per_volume, total, writes
+from bench.counting import Write, lasting, per_volume, total, writes
 
 PAGE = """
 # HELP ullage_operation_seconds How long.
@@ -78,3 +78,8 @@ def test_writes_are_divided_by_volumes_most_first_without_those_of_the_bench() -
         ("ullage-node: patch logicalvolumes/status", 1.5),
         ("csi-provisioner: create persistentvolumes", 0.5),
     ]
+
+
+def test_what_is_written_with_time_is_no_volume_s() -> None:
+    lease = line("ullage", "system:serviceaccount:ullage-system:ullage-controller", "patch", "leases")
+    assert [each.what for each in lasting(writes([lease, AGENT]))] == ["patch logicalvolumes/status"]
