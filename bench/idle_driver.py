@@ -2,8 +2,7 @@
 
   python -m bench.idle_driver SOCKET NODE
 
-Every volume that is asked for "is" on the one node. No driver can be faster than this one beside the same sidecars, and
-one that makes a directory and notes it in a file, as csi-driver-host-path does, is a millisecond or two slower.
+Every volume that is asked for "is" on the one node. No driver can be faster than this one beside the same sidecars.
 """
 
 from __future__ import annotations
