@@ -78,7 +78,7 @@ def read(kind: type[SpecT], found: object, path: str, faults: list[Fault], reade
 
 def allowed_for(kind: object) -> str:  # noqa: PLR0911 - one answer per kind of type
     """What a field of this type takes, in words."""
-    kind, meta = _bare(kind)
+    kind, meta = bare_type(kind)
     if meta is not None and meta.description:
         return meta.description
     if kind is bool:
@@ -99,7 +99,7 @@ def allowed_for(kind: object) -> str:  # noqa: PLR0911 - one answer per kind of 
 
 
 def _read(kind: object, found: object, path: str, faults: list[Fault], readers: Readers) -> object:
-    bare, _ = _bare(kind)
+    bare, _ = bare_type(kind)
     if isinstance(bare, type) and issubclass(bare, msgspec.Struct):
         return read(bare, found, path, faults, readers)
     if get_origin(bare) is list and isinstance(found, list):
@@ -115,7 +115,7 @@ def _read(kind: object, found: object, path: str, faults: list[Fault], readers: 
 
 
 def _leaf(kind: object, found: object, path: str, faults: list[Fault], readers: Readers) -> object:
-    bare, meta = _bare(kind)
+    bare, meta = bare_type(kind)
     whole = bare if meta is None else Annotated[bare, meta]
     try:
         if bare in readers:
@@ -128,7 +128,7 @@ def _leaf(kind: object, found: object, path: str, faults: list[Fault], readers: 
     return _BAD
 
 
-def _bare(kind: object) -> tuple[object, msgspec.Meta | None]:
+def bare_type(kind: object) -> tuple[object, msgspec.Meta | None]:
     """The type without `| None` (which stands for an absent field only) and without its Annotated coat."""
     if get_origin(kind) in (Union, UnionType):
         (kind,) = (member for member in get_args(kind) if member is not NoneType)

@@ -14,7 +14,7 @@ What is never done:
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from node_agent.cluster import answers
@@ -141,18 +141,29 @@ class Deeds:
 
     def _take_over(self, order: LogicalVolume, failures: int) -> None:
         """Find what an object was made anew for. Nothing is ever carved for it: that would be empty."""
+        found = self._sought(order, failures, self._told.refused)
+        if found is not None:
+            self._told.there(order, found)
+
+    def _sought(
+        self, order: LogicalVolume, failures: int, absent: Callable[[LogicalVolume, Problem], None]
+    ) -> Volume | None:
+        """The volume, if it is there and what was ordered; else that is told, by `absent` when it is gone.
+
+        Raises UnavailableError when it cannot be said.
+        """
         try:
             found = self._storage.seek(order.id, order.pool)
         except NotFoundError as error:
-            self._told.refused(order, Problem(reason=answers.MISSING, message=str(error)))
-            return
+            absent(order, Problem(reason=answers.MISSING, message=str(error)))
+            return None
         except UnavailableError as error:
             self._delay(order, error, failures)
             raise
         if why := answers.mismatch(order, found):
             self._told.mismatched(order, why)
-            return
-        self._told.there(order, found)
+            return None
+        return found
 
     def _made(self, order: LogicalVolume) -> Volume:
         spec = order.spec
@@ -169,16 +180,8 @@ class Deeds:
 
     def _keep(self, order: LogicalVolume, failures: int) -> None:
         """See that a volume that was told of is there, as it was told and as it is wanted by now."""
-        try:
-            found = self._storage.seek(order.id, order.pool)
-        except NotFoundError as error:
-            self._told.missing(order, Problem(reason=answers.MISSING, message=str(error)))
-            return
-        except UnavailableError as error:
-            self._delay(order, error, failures)
-            raise
-        if why := answers.mismatch(order, found):
-            self._told.mismatched(order, why)
+        found = self._sought(order, failures, self._told.missing)
+        if found is None:
             return
         refusal = answers.refusal(order)
         if refusal is None:

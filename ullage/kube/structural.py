@@ -15,10 +15,11 @@ import inspect
 import textwrap
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
-from types import NoneType, UnionType
-from typing import Annotated, Any, NewType, TypeAlias, Union, get_args, get_origin
+from typing import Any, NewType, TypeAlias, get_args, get_origin
 
 import msgspec
+
+from ullage.schema import bare_type
 
 Schema: TypeAlias = dict[str, Any]  # as YAML and JSON have it
 Leaves: TypeAlias = Mapping[object, Schema]
@@ -29,7 +30,7 @@ Additions: TypeAlias = Mapping[str, Schema]
 
 def schema(kind: object, leaves: Leaves, additions: Additions, path: str = "") -> Schema:
     """The structural schema of a type; raises TypeError for one that no object of ours has."""
-    bare, meta = _bare(kind)
+    bare, meta = bare_type(kind)
     found = dict(leaves[bare]) if bare in leaves else _schema(bare, leaves, additions, path)
     if meta is not None:
         limits = {"minimum": meta.ge, "maximum": meta.le}
@@ -133,13 +134,3 @@ def _sentence(words: str) -> str:
     """Text for people, in one line; what only points to other code is nothing for them."""
     line = " ".join(words.split())
     return "" if line.startswith("See `") else line
-
-
-def _bare(kind: object) -> tuple[object, msgspec.Meta | None]:
-    """The type without `| None` (which stands for an absent field) and without its Annotated coat."""
-    if get_origin(kind) in (Union, UnionType):
-        (kind,) = (member for member in get_args(kind) if member is not NoneType)
-    if get_origin(kind) is Annotated:
-        bare, *coats = get_args(kind)
-        return bare, next((coat for coat in coats if isinstance(coat, msgspec.Meta)), None)
-    return kind, None
