@@ -16,7 +16,6 @@ from typing import Any
 import msgspec
 
 from bench.cluster_scene import STORAGE_CLASSES, Scene
-from csi.parameters import CLASS_KEY, DRIVER, NODE_KEY
 from ullage.capacity import largest_volume_bytes
 from ullage.errors import GIB, MIB
 from ullage.kube.api import Api
@@ -51,6 +50,7 @@ from ullage.model import (
     VolumeId,
     Wipe,
 )
+from ullage.storage_classes import CLASS_KEY, DRIVER, NODE_KEY
 
 CLASS, GROUP = DeviceClassName("crowd"), "vg0"
 LABEL = "bench.ullage.io/crowd"

@@ -19,7 +19,6 @@ from bench import cluster_crowd as crowd
 from bench.cluster_scene import NODES, Scene, cpu_seconds, device_class, memory, peak_bytes, seconds_to_ready
 from bench.driver import CALL_SECONDS
 from bench.lvm_rig import BenchError, Memory
-from csi.parameters import CLASS_KEY, NODE_KEY
 from tests.rigs.cluster import nodes
 from tests.rigs.cluster.ours import Ours
 from ullage.errors import GIB, MIB
@@ -29,6 +28,7 @@ from ullage.kube.meta import LOGICAL_VOLUMES
 from ullage.model import DeviceClassName, NodeName, VolumeId
 from ullage.pb.csi.v1 import csi_pb2 as pb
 from ullage.pb.csi.v1.csi_pb2_grpc import ControllerStub
+from ullage.storage_classes import CLASS_KEY, NODE_KEY
 
 CALM_SECONDS = 60.0
 """After a start: what is to be written has been written by then."""

@@ -22,7 +22,6 @@ import yaml
 from bench import idle_driver
 from bench.counting import AUDIT_POLICY, Write, lasting, total, writes
 from bench.lvm_rig import BenchError, Memory, memory_of
-from csi.parameters import CLASS_KEY, DRIVER, NODE_KEY
 from tests.rigs.cluster import manifests, nodes, ours, sidecars
 from tests.rigs.cluster.control_plane import ControlPlane
 from tests.rigs.cluster.disks import disks
@@ -33,6 +32,7 @@ from ullage.errors import GIB
 from ullage.kube.api import Api
 from ullage.kube.connection import connect
 from ullage.kube.meta import API_VERSION, DEVICE_CLASSES
+from ullage.storage_classes import CLASS_KEY, DRIVER, NODE_KEY
 
 DISK_BYTES = 256 * GIB
 """Of sparse image: a burst of volumes is not to be refused."""

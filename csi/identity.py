@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 from google.protobuf.wrappers_pb2 import BoolValue
 
-from csi import parameters
 from csi.calls import Calls, rpc
 from csi.orders.about import About, nothing
+from ullage import storage_classes
 from ullage.pb.csi.v1 import csi_pb2 as pb
 from ullage.pb.csi.v1 import csi_pb2_grpc
 
@@ -36,7 +36,7 @@ class Identity(csi_pb2_grpc.IdentityServicer):
 
     @rpc(nothing)
     def GetPluginInfo(self, _order: About, _patience: float) -> pb.GetPluginInfoResponse:  # noqa: D102, N802 - documented in the proto
-        return pb.GetPluginInfoResponse(name=parameters.DRIVER, vendor_version=self._version)
+        return pb.GetPluginInfoResponse(name=storage_classes.DRIVER, vendor_version=self._version)
 
     @rpc(nothing)
     def GetPluginCapabilities(self, _order: About, _patience: float) -> pb.GetPluginCapabilitiesResponse:  # noqa: D102, N802

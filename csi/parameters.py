@@ -6,27 +6,17 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 
 from ullage.errors import InvalidRequestError
-from ullage.model import DeviceClassName, NodeName, Owner, Wipe
-from ullage.names import check_device_class_name, check_owner
+from ullage.model import NodeName, Owner, Wipe
+from ullage.names import check_owner
 from ullage.pb.csi.v1 import csi_pb2 as pb
 from ullage.quoting import quoted
+from ullage.storage_classes import CLASS_KEY, NODE_KEY
 
-DRIVER = "ullage.io"
-"""The driver's name, and the domain of its keys."""
-NODE_KEY = f"{DRIVER}/node"
-"""The one topology key; its value is the node's name, and never changes."""
-CLASS_KEY = f"{DRIVER}/device-class"
 SIDECAR_KEYS = "csi.storage.k8s.io/"
 """What sidecars add (--extra-create-metadata), and what external-provisioner leaves in those of GetCapacity."""
 _AFTER_A_CLAIM = re.compile(r"pvc-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
 MOST_MAP_BYTES = 4096
 """For all keys and values of a map together (CSI spec, "Size Limits")."""
-
-
-def device_class_name(parameters: Mapping[str, str]) -> DeviceClassName | None:
-    """The class that a StorageClass names, or None for the default; raises InvalidRequestError."""
-    name = parameters.get(CLASS_KEY)
-    return None if name is None else check_device_class_name(name)
 
 
 def check_parameters(parameters: Mapping[str, str]) -> None:

@@ -34,7 +34,6 @@ from csi.cluster.orphans import KNOWN
 from csi.cluster.repeat import Repeated
 from csi.cluster.telling import Telling, reference
 from csi.cluster.view import ClusterView
-from csi.parameters import DRIVER
 from ullage.errors import ApiConflictError, ApiNotFoundError, ConflictError, UllageError
 from ullage.kube.api import Api
 from ullage.kube.foreign import Claim, PersistentVolume
@@ -42,6 +41,7 @@ from ullage.kube.listing import everything
 from ullage.kube.logical_volume import ABANDONED, DEGRADED, READY, RECOVERED, LogicalVolume, Phase
 from ullage.kube.meta import CLAIMS, LOGICAL_VOLUMES, PERSISTENT_VOLUMES, Resource, micro_timestamp
 from ullage.model import VolumeId, VolumeKind
+from ullage.storage_classes import DRIVER
 
 GRACE_SECONDS = 300.0
 """A volume younger than this may still get its PersistentVolume: external-provisioner tries for minutes."""

@@ -31,7 +31,6 @@ import msgspec
 
 from csi.cluster.telling import Telling, reference
 from csi.cluster.view import ClusterView
-from csi.parameters import DRIVER
 from ullage.errors import ApiNotFoundError, UllageError, UnavailableError
 from ullage.kube.api import Api
 from ullage.kube.foreign import Claim, Node, ObjectReference, PersistentVolume, StorageClass
@@ -46,6 +45,7 @@ from ullage.kube.meta import (
     Resource,
 )
 from ullage.model import VolumeKind
+from ullage.storage_classes import DRIVER
 
 ON_NODE_LOSS = f"{DRIVER}/on-node-loss"
 """An annotation of a claim, or of a StorageClass for all of its claims; the claim's own word counts first."""

@@ -19,7 +19,6 @@ from enum import StrEnum
 from csi.cluster.repeat import Repeated
 from csi.cluster.telling import Telling, reference
 from csi.cluster.view import ClusterView
-from csi.parameters import DRIVER
 from ullage.kube.api import Api
 from ullage.kube.foreign import ObjectReference, PersistentVolume
 from ullage.kube.listing import everything
@@ -27,6 +26,7 @@ from ullage.kube.logical_volume import READY, LogicalVolume
 from ullage.kube.meta import LOGICAL_VOLUMES, NODE_STORAGES, PERSISTENT_VOLUMES, Meta
 from ullage.kube.node_storage import ACKNOWLEDGED, NodeStorage, OrphanStatus
 from ullage.model import OrphanKind, VolumeKind
+from ullage.storage_classes import DRIVER
 
 KNOWN = f"{DRIVER}/acknowledged"
 """A label's key: this LogicalVolume or PersistentVolume is known to be half of something."""

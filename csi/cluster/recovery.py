@@ -13,8 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from csi.cluster.rooms import device_class_of
-from csi.parameters import DRIVER, NODE_KEY, SIDECAR_KEYS
+from csi.parameters import SIDECAR_KEYS
 from ullage.errors import ConflictError, UllageError
 from ullage.kube.foreign import Claim, PersistentVolume, StorageClass
 from ullage.kube.logical_volume import (
@@ -31,6 +30,7 @@ from ullage.kube.node_storage import ACKNOWLEDGED, NodeStorage, OrphanStatus
 from ullage.model import DeviceClass, DeviceClassName, GroupId, OrphanKind, VolumeId, VolumeKind
 from ullage.names import check_volume_id, kind_of, member_id
 from ullage.stock import why_unknown
+from ullage.storage_classes import DRIVER, NODE_KEY, device_class_of
 
 BLOCK, FILE_SYSTEM = "Block", "Filesystem"
 FILE_SYSTEMS = frozenset({"ext4", "xfs", "btrfs"})

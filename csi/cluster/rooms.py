@@ -11,21 +11,19 @@ from collections.abc import Iterable, Mapping
 from enum import IntEnum
 from fractions import Fraction
 
-from csi.parameters import DRIVER, NODE_KEY, device_class_name
 from ullage.capacity import available_bytes, largest_volume_bytes
-from ullage.errors import InvalidRequestError
 from ullage.kube.foreign import LabelSelector, StorageCapacity, StorageClass
 from ullage.kube.meta import API_VERSION, NODE_STORAGES, STORAGE_CAPACITIES, Meta, OwnerReference
 from ullage.kube.node_storage import NodeStorage
 from ullage.model import DeviceClass, DeviceClassName, Pool
 from ullage.quantity import parse_bytes
+from ullage.storage_classes import BINDS_LATE, DRIVER, NODE_KEY, device_class_of
 
 LABELS: Mapping[str, str] = {
     "csi.storage.k8s.io/drivername": DRIVER,
     "csi.storage.k8s.io/managed-by": "ullage-controller",
 }
 SELECTOR = ",".join(f"{key}={value}" for key, value in LABELS.items())
-BINDS_LATE = "WaitForFirstConsumer"
 
 AT_ONCE = Fraction(1, 16)
 """Of what was said last: more than this is news."""
@@ -56,20 +54,6 @@ def rooms_of(
                 max(largest_volume_bytes(pool, device_class.layout) for pool in own),
             )
     return rooms
-
-
-def device_class_of(storage_class: StorageClass, classes: Mapping[DeviceClassName, DeviceClass]) -> DeviceClass | None:
-    """What its volumes are carved as; None when it is not ours, or names nothing that there is."""
-    if storage_class.provisioner != DRIVER:
-        return None
-    try:
-        name = device_class_name(storage_class.parameters)
-    except InvalidRequestError:
-        return None
-    if name is not None:
-        return classes.get(name)
-    default = [each for each in classes.values() if each.is_default or len(classes) == 1]
-    return default[0] if len(default) == 1 else None
 
 
 def objects(storage: NodeStorage, rooms: Mapping[str, tuple[int, int]], namespace: str) -> list[StorageCapacity]:

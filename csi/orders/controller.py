@@ -12,6 +12,7 @@ from csi.capabilities import together
 from csi.fs import kinds
 from csi.orders import fields
 from csi.orders.about import NONE, About
+from ullage import storage_classes
 from ullage.errors import (
     GIB,
     InvalidRequestError,
@@ -99,7 +100,7 @@ def create(request: pb.CreateVolumeRequest) -> Create:
         raise InvalidRequestError("volume_capabilities is missing: how is the volume to be used?")
     wanted = together(request.volume_capabilities)
     parameters.check_parameters(request.parameters)
-    device_class, owner = parameters.device_class_name(request.parameters), parameters.owner(request.parameters)
+    device_class, owner = storage_classes.device_class_name(request.parameters), parameters.owner(request.parameters)
     wipe = parameters.wipe(request.mutable_parameters)
     nodes = parameters.nodes(request.accessibility_requirements)
     # Last, since what is impossible as it stands comes before what is too large or too small.
@@ -167,7 +168,7 @@ def validate(request: pb.ValidateVolumeCapabilitiesRequest) -> Validate:
         together(request.volume_capabilities)
         parameters.check_parameters(request.parameters)
         parameters.wipe(request.mutable_parameters)
-        device_class = parameters.device_class_name(request.parameters)
+        device_class = storage_classes.device_class_name(request.parameters)
     except (InvalidRequestError, UnsupportedError) as impossible:
         refusal = str(impossible)
     return Validate(
@@ -198,11 +199,11 @@ def room(request: pb.GetCapacityRequest) -> Room:
 
     Called with a StorageClass's parameters as they are, and often without any.
     """
-    node = NodeName(request.accessible_topology.segments.get(parameters.NODE_KEY, ""))
+    node = NodeName(request.accessible_topology.segments.get(storage_classes.NODE_KEY, ""))
     device_class, is_possible = None, True
     try:
         together(request.volume_capabilities)
-        device_class = parameters.device_class_name(request.parameters)
+        device_class = storage_classes.device_class_name(request.parameters)
     except (InvalidRequestError, UnsupportedError):
         is_possible = False
     return Room(

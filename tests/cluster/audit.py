@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from csi.parameters import NODE_KEY
 from tests.cluster.kubelet import VOLUMES
 from tests.cluster.machine import Machine, attached
 from tests.cluster.things import (
@@ -28,6 +27,7 @@ from tests.cluster.things import (
 from tests.rigs.cluster.api import Api, Json
 from ullage.errors import MIB
 from ullage.quantity import parse_bytes
+from ullage.storage_classes import NODE_KEY
 
 SETTLE_SECONDS = 60.0
 POLL_SECONDS = 0.2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from csi.parameters import NODE_KEY
 from tests.cluster.audit import on_disks
 from tests.cluster.kubelet import CLAIMS, PODS
 from tests.cluster.machine import CLASSES
@@ -11,6 +10,7 @@ from tests.cluster.things import CAPACITIES, NODE_STORAGES, is_bound
 from tests.rigs.cluster.api import Json
 from ullage.errors import GIB
 from ullage.quantity import format_bytes, parse_bytes
+from ullage.storage_classes import NODE_KEY
 
 PENDING = "did not have enough free storage"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from csi.parameters import NODE_KEY
 from tests.cluster.audit import on_disks
 from tests.cluster.kubelet import CLAIMS, PODS, VOLUMES
 from tests.cluster.machine import CLASSES
@@ -12,6 +11,7 @@ from tests.cluster.scene import Cluster, until
 from tests.cluster.things import LOGICAL_VOLUMES, is_bound
 from ullage.errors import GIB, MIB
 from ullage.quantity import format_bytes
+from ullage.storage_classes import NODE_KEY
 
 CONTENT = b"what a Pod has written" * 1000
 

@@ -8,12 +8,13 @@ from urllib.parse import urlencode
 import msgspec
 import pytest
 
-from csi.parameters import DRIVER, check_parameters, check_snapshot_parameters, device_class_name, wipe
+from csi.parameters import check_parameters, check_snapshot_parameters, wipe
 from tests.rigs.cluster.api import Api, Json
 from tests.rigs.cluster.control_plane import ControlPlane
 from tests.rigs.cluster.crds import install_snapshot_crds
 from tests.rigs.cluster.manifests import DEPLOY, apply_object, collection_of, install, read
 from ullage.kube.device_class import DeviceClassObject
+from ullage.storage_classes import DRIVER, device_class_name
 
 STRICT = "?" + urlencode({"dryRun": "All", "fieldValidation": "Strict"})
 EXAMPLES = read(DEPLOY / "examples")

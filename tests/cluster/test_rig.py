@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from csi.parameters import CLASS_KEY, DRIVER, NODE_KEY
 from tests.rigs.cluster import nodes, ours
 from tests.rigs.cluster.api import Api, Json
 from tests.rigs.cluster.control_plane import NAMES, ControlPlane
 from tests.rigs.cluster.disks import disks, volumes
 from tests.rigs.cluster.sidecars import PROVISIONER, Sidecars
 from ullage.errors import GIB
+from ullage.storage_classes import CLASS_KEY, DRIVER, NODE_KEY
 
 NODE = "one"
 CLAIMS = "/api/v1/namespaces/default/persistentvolumeclaims"

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from csi.parameters import CLASS_KEY
 from tests.rigs.cluster import nodes, ours
 from tests.rigs.cluster.api import Api
 from tests.rigs.cluster.control_plane import ControlPlane
@@ -19,6 +18,7 @@ from tests.rigs.cluster.manifests import install
 from tests.rigs.gotools import programs
 from tests.rigs.sanity import report
 from ullage.errors import GIB, MIB
+from ullage.storage_classes import CLASS_KEY
 
 NODE, CLASS = "n1", "files"
 OURS = "/apis/ullage.io/v1alpha1"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
-from csi.parameters import CLASS_KEY, DRIVER, NODE_KEY
 from tests.cluster.kubelet import CLAIMS, PODS, VOLUMES
 from tests.rigs.cluster.api import Api, Json
 from ullage.kube.meta import API_VERSION
+from ullage.storage_classes import CLASS_KEY, DRIVER, NODE_KEY
 
 Thing: TypeAlias = dict[str, Any]
 

@@ -19,9 +19,9 @@ import grpc
 
 from csi.fs import mount_table, readonly_loops
 from csi.fs.mount_table import Mount
-from csi.parameters import CLASS_KEY
 from ullage.pb.csi.v1 import csi_pb2 as pb
 from ullage.pb.csi.v1 import csi_pb2_grpc
+from ullage.storage_classes import CLASS_KEY
 
 LONG_SECONDS = 120.0
 """kubelet's own time limit."""

@@ -11,7 +11,6 @@ from typing import Protocol
 
 import msgspec
 
-from csi.parameters import CLASS_KEY, DRIVER
 from tests.unit.kube_doubles import ApiServer
 from ullage.errors import GIB, MIB
 from ullage.kube.api import Api
@@ -49,6 +48,7 @@ from ullage.model import (
     StoreName,
     VolumeId,
 )
+from ullage.storage_classes import CLASS_KEY, DRIVER
 
 ENOUGH_SECONDS = 10.0
 FAST = DeviceClassName("fast")

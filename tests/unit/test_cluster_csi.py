@@ -14,6 +14,7 @@ from csi.controller import Controller
 from tests.unit.controller_doubles import FAST, A, B, Scene, V, put_class
 from tests.unit.csi_doubles import RefusedError, caller, mounted
 from tests.unit.test_status import KINDS
+from ullage import storage_classes
 from ullage.errors import GIB, UllageError, UnknownDeviceClassError
 from ullage.kube.meta import DEVICE_CLASSES, LOGICAL_VOLUMES
 from ullage.model import NodeName, Problem
@@ -44,7 +45,7 @@ def creation(
         name=V,
         capacity_range=pb.CapacityRange(required_bytes=size_bytes),
         volume_capabilities=[mounted("ext4")],
-        parameters={parameters.CLASS_KEY: device_class},
+        parameters={storage_classes.CLASS_KEY: device_class},
         mutable_parameters={"wipe": wipe} if wipe else {},
         accessibility_requirements=pb.TopologyRequirement(requisite=topologies, preferred=topologies),
     )
@@ -142,7 +143,7 @@ def test_a_volume_in_use_is_not_deleted_and_one_that_is_nowhere_is_gone(scene: S
 
 
 def test_room_is_told_of_a_node_and_of_all(scene: Scene, controller: Controller) -> None:
-    asked = pb.GetCapacityRequest(parameters={parameters.CLASS_KEY: FAST})
+    asked = pb.GetCapacityRequest(parameters={storage_classes.CLASS_KEY: FAST})
     assert controller.GetCapacity(asked, caller(9)).available_capacity == 20 * GIB
     asked.accessible_topology.CopyFrom(parameters.topology(A))
     scene.create(V, A)

@@ -14,7 +14,7 @@ from csi.fs.kinds import DEFAULT, KINDS
 from csi.orders import snapshot_metadata
 from csi.status import code_of
 from tests.unit.test_errors_document import kinds
-from ullage import errors
+from ullage import errors, storage_classes
 from ullage.cli.standalone import ALPHA
 from ullage.errors import MIB
 from ullage.model import Wipe
@@ -63,8 +63,8 @@ def test_every_access_mode_is_documented() -> None:
 
 
 def test_every_parameter_is_documented() -> None:
-    assert f"`{parameters.CLASS_KEY}`" in row("StorageClass `parameters`")
-    assert f"`{parameters.NODE_KEY}`" in row("Topology")
+    assert f"`{storage_classes.CLASS_KEY}`" in row("StorageClass `parameters`")
+    assert f"`{storage_classes.NODE_KEY}`" in row("Topology")
     changeable = row("VolumeAttributesClass `parameters`, or `mutable_parameters`")
     assert all(f"| `{key}` |" in changeable for key in parameters.MUTABLE)
     assert all(f"`{each.value}`" in changeable for each in Wipe)

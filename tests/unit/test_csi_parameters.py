@@ -9,6 +9,7 @@ import pytest
 
 from csi import parameters
 from csi.parameters import MOST_MAP_BYTES, MUTABLE, topology
+from ullage import storage_classes
 from ullage.errors import InvalidRequestError
 from ullage.model import NodeName, Owner, Wipe
 from ullage.pb.csi.v1 import csi_pb2 as pb
@@ -26,7 +27,7 @@ A, B, C = (NodeName(f"node-{letter}") for letter in "abc")
 
 def test_the_keys_have_their_names_for_ever() -> None:
     """They are in StorageClasses, in PVs and on Node objects."""
-    assert (parameters.CLASS_KEY, parameters.NODE_KEY) == (CLASS, "ullage.io/node")
+    assert (storage_classes.CLASS_KEY, storage_classes.NODE_KEY) == (CLASS, "ullage.io/node")
     assert topology(A) == pb.Topology(segments={"ullage.io/node": "node-a"})
 
 
@@ -35,13 +36,13 @@ UID = "0d3adbee-0000-4000-8000-00000000c1a1"
 
 @pytest.mark.parametrize(("given", "name"), [({}, None), ({CLASS: "fast"}, "fast"), ({"device-class": "x"}, None)])
 def test_a_class_is_the_one_that_is_named_or_the_default(given: Mapping[str, str], name: str | None) -> None:
-    assert parameters.device_class_name(given) == name
+    assert storage_classes.device_class_name(given) == name
 
 
 @pytest.mark.parametrize("name", ["", "Fast", "fast ", "fast\n", "a/b", "-fast", "x" * 64])
 def test_a_class_that_can_have_no_such_name_is_not_taken_for_the_default(name: str) -> None:
     with pytest.raises(InvalidRequestError, match=r"cannot be a class name"):
-        parameters.device_class_name({CLASS: name})
+        storage_classes.device_class_name({CLASS: name})
 
 
 def test_what_the_sidecars_add_is_let_through() -> None:

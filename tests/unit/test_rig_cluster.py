@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from csi.parameters import DRIVER, NODE_KEY
 from tests.rigs.cluster import disks, keys, nodes
 from tests.rigs.cluster.process import LOCAL_PORTS, Process, answers, free_ports
 from tests.rigs.host import RigError
+from ullage.storage_classes import DRIVER, NODE_KEY
 
 
 def test_a_kubeconfig_names_its_server_and_its_user_in_one_context(tmp_path: Path) -> None:

@@ -11,10 +11,9 @@ from datetime import timedelta
 import msgspec
 import pytest
 
-from csi.cluster.rooms import AT_ONCE, LABELS, Change, change, device_class_of, object_name, objects, rooms_of
+from csi.cluster.rooms import AT_ONCE, LABELS, Change, change, object_name, objects, rooms_of
 from csi.cluster.storage_capacity import LAZY_SECONDS, CapacityObjects, StorageCapacityWriter
 from csi.cluster.view import ClusterView
-from csi.parameters import NODE_KEY
 from tests.unit.kube_doubles import ApiServer, Fields
 from tests.unit.loop_doubles import (
     CLASSES,
@@ -33,6 +32,7 @@ from ullage.kube.logical_volume import Phase, Status
 from ullage.kube.meta import DEVICE_CLASSES, LOGICAL_VOLUMES, NODE_STORAGES, STORAGE_CAPACITIES, STORAGE_CLASSES
 from ullage.model import DeviceClass, DeviceClassName, DeviceType, Problem
 from ullage.stock import STALE_SECONDS
+from ullage.storage_classes import NODE_KEY, device_class_of
 
 NAMESPACE = "ullage"
 FAST_CLASS = {"metadata": {"name": "fast"}, "spec": {"type": "file", "directory": "/srv", "sparse": True}}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from csi.parameters import DRIVER, NODE_KEY
 from tests.rigs.cluster.api import Api, Json
+from ullage.storage_classes import DRIVER, NODE_KEY
 
 NODES = "/api/v1/nodes"
 CSI_NODES = "/apis/storage.k8s.io/v1/csinodes"
