@@ -30,31 +30,36 @@ lint: install venv ## ruff, mypy --strict, and the import contracts of the rooms
 	$(BIN)/lint-imports
 
 .PHONY: test
-test: install unit contract sanity ## everything that this machine can show: what CI runs
+test: install unit contract ## everything that this machine can show: what CI runs
 
 .PHONY: unit
 unit: venv ## pure code, no root (30 s)
 	$(BIN)/pytest tests/unit
 
 .PHONY: contract
-contract: install venv ## the contract on every kind of storage: files here, LVM in the VM, beside each other
-	$(MAKE) --jobs 2 contract-host contract-lvm
+contract: install venv ## the contract and csi-sanity on every kind of storage: files here, LVM in VMs, beside each other
+	rm -rf test-results
+	$(MAKE) --jobs 2 contract-host contract-lvm || { $(BIN)/python -m tests.rigs.failures test-results; exit 1; }
 
 .PHONY: contract-host
-contract-host: install venv ## the contract and the CSI services on files and loop devices of this machine (root)
-	$(BIN)/pytest tests/host tests/contract tests/csi
+contract-host: install venv ## the contract, the CSI services and csi-sanity on files and loop devices of this machine (root)
+	$(BIN)/pytest --junit-xml=test-results/host/junit.xml tests/host tests/contract tests/csi
+	$(BIN)/python -m tests.rigs.sanity file-mount file-block
 
 .PHONY: contract-lvm
-contract-lvm: install venv ## the contract on real LVM, in VMs; SHARDS="thick lvm" for some of it
+contract-lvm: install venv ## the same on real LVM, in VMs; SHARDS="thick lvm" for some of it
 	$(BIN)/python -m tests.rigs.lvm_tier $(SHARDS)
 
 .PHONY: sanity
-sanity: install venv ## csi-sanity against the driver: files here, LVM in VMs (root); CASES="file-mount" for some of it
+sanity: install venv ## csi-sanity alone: files here, LVM in VMs (root); CASES="file-mount" for some of it
 	$(BIN)/python -m tests.rigs.sanity $(CASES)
 
-.PHONY: cluster
-cluster: install venv ## the real control plane and CSI sidecars on loopback (root; first builds them: 10 min on two cores)
+.PHONY: gotools
+gotools: install venv ## build the Go programs that the tests need: minutes, once; afterwards it says where they are
 	$(BIN)/python -m tests.rigs.gotools
+
+.PHONY: cluster
+cluster: gotools ## the real control plane and CSI sidecars on loopback (root; first builds them: 10 min on two cores)
 	$(BIN)/pytest tests/cluster
 
 .PHONY: demo
@@ -84,6 +89,10 @@ crds: venv ## write deploy/crds anew from the classes in ullage/
 .PHONY: bench-cluster
 bench-cluster: install venv ## what a cluster adds to a carve: delays, writes, a thousand nodes (40 min, root); ARGS="scale"
 	$(BIN)/python -m bench.cluster $(ARGS)
+
+.PHONY: bench-extender
+bench-extender: install venv ## what a scheduling decision costs, and kube-scheduler's Pods per second (40 min); ARGS="wire" for a part
+	$(BIN)/python -m bench.extender $(ARGS)
 
 .PHONY: vm
 vm: install venv ## a shell in a throw-away VM with blank disks; ARGS="--disks 3 -- COMMAND" for a command

@@ -206,6 +206,12 @@ def memory_of(pid: int) -> Memory:
     )
 
 
+def cpu_seconds_of(pid: int) -> float:
+    """What the process has had of the processors so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def _is_lvm(command: str) -> bool:
     return command.startswith(("lv", "vg", "pv", "fullreport"))
 

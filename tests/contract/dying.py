@@ -1,6 +1,6 @@
 """A real agent process that asks itself for one thing and dies in the middle of it.
 
-  python -m tests.contract.dying CONFIG SITE DEED AT END
+  CONFIG SITE DEED AT END
 
 AT counts the deed's inner steps from 0. END is `kill after` (SIGKILL), `exit after` (os._exit), or `kill during`: AT
 then counts programs, and that one has been started and goes on without us. Exit code 3: nothing ended it.
@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -52,17 +51,13 @@ class DeathDuring:
         return kill_myself()
 
 
-def main(config: str, site: str, deed: str, at: str, end: str) -> int:
-    fate, during = Fate(exit_at_once if end == "exit after" else kill_myself), DeathDuring(int(at))
+def main(config: Path, site: str, deed: str, at: int, end: str) -> int:
+    fate, during = Fate(exit_at_once if end == "exit after" else kill_myself), DeathDuring(at)
     disturbed = Disturbed(change=during if end == "kill during" else fate, files=fate, wipes=fate)
-    agent = begun(disturbed.assembly(), load(Path(config)).device_classes).agent
+    agent = begun(disturbed.assembly(), load(config).device_classes).agent
     if end == "kill during":
         during.is_armed = True
     else:
-        fate.doom(int(at), is_after=True)
+        fate.doom(at, is_after=True)
     ALL[deed].ask(agent, SITES[site])
     return SURVIVED
-
-
-if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))

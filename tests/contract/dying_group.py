@@ -1,6 +1,6 @@
 """A real agent process that takes a group snapshot and is killed in the middle of it.
 
-  python -m tests.contract.dying_group SITE FOLDER AT before|after
+  SITE FOLDER AT before|after
 
 AT counts, from 0, the programs that change something, the freezes and the thaws. Exit code 3: there is no such step.
 """
@@ -19,9 +19,9 @@ from tests.contract.sites import SITES
 SURVIVED = 3
 
 
-def main(site: str, folder: str, at: str, when: str) -> int:
+def main(site: str, folder: Path, at: int, when: str) -> int:
     fate = Fate(kill_myself)
-    scene = Scene(SITES[site], Path(folder))
+    scene = Scene(SITES[site], folder)
     assembly = scene.begun(fate)
 
     def ioctl(descriptor: int, request: int, argument: int) -> object:
@@ -29,11 +29,7 @@ def main(site: str, folder: str, at: str, when: str) -> int:
         return fate(step, lambda: fcntl.ioctl(descriptor, request, argument))
 
     assembly.agent._ground.holds = Holds(scene.debts, ioctl)
-    fate.doom(int(at), is_after=when == "after")
+    fate.doom(at, is_after=when == "after")
     assembly.agent.snapshot_group(TAKE)
     sys.stdout.write(f"{fate.steps}\n")
     return SURVIVED
-
-
-if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))

@@ -36,8 +36,11 @@ from ullage.model import ByteRange, DeviceClass, DeviceType, Pool, StoreName, Vo
 from ullage.run import ENVIRONMENT, Finished, Runner, Subprocesses
 
 T = TypeVar("T")
-LONG_SECONDS = 60.0
-"""Longer than anything here takes: a wait that ends by it has failed."""
+LONG_SECONDS = 600.0
+"""Longer than anything here takes on the slowest machine: a wait that ends by it has failed.
+
+A volume is made in seconds under emulation, and ten times as slowly beside other emulated machines.
+"""
 
 
 class Around(Protocol):
@@ -399,7 +402,9 @@ class Disturbed:
     wipes: Around = undisturbed
     copies: Around | Copies = undisturbed
 
-    def assembly(self, *, store_patience_seconds: float = 60.0, most_operations: int = MOST_OPERATIONS) -> Assembly:
+    def assembly(
+        self, *, store_patience_seconds: float = LONG_SECONDS, most_operations: int = MOST_OPERATIONS
+    ) -> Assembly:
         """An agent, not configured, that is disturbed so."""
         runner = Programs(self.change, self.look)
         kinds = (

@@ -12,11 +12,18 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.contract.sampling import HEADER
 from tests.contract.sites import SITES, Site
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--site", action="append", choices=sorted(SITES), help="where the contract runs (files)")
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    """How to run again what this run leaves out."""
+    sites = config.getoption("site") or ["file"]
+    return HEADER if any(SITES[name].is_lvm for name in sites) else None
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -6,8 +6,6 @@ import contextlib
 import os
 import signal
 import struct
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -18,8 +16,23 @@ import pytest
 from node_agent.agent import Agent
 from node_agent.assembly import Assembly
 from node_agent.local import LocalProvisioner
-from tests.contract.faults import CHECKPOINT_BYTES, Copies, Death, Disturbed, Fate, Stall, T, begun, idle, until
+from tests.contract import filling_and_dying
+from tests.contract.faults import (
+    CHECKPOINT_BYTES,
+    LONG_SECONDS,
+    Copies,
+    Death,
+    Disturbed,
+    Fate,
+    Stall,
+    T,
+    begun,
+    idle,
+    until,
+)
 from tests.contract.filling_and_dying import SURVIVED
+from tests.contract.forked import Forked
+from tests.contract.sampling import is_died_at
 from tests.contract.sites import GROUP, OLD_BYTES, OTHER_GROUP, FileSite, Site, run, started, wanted
 from ullage.errors import (
     MIB,
@@ -57,9 +70,6 @@ PATTERN = b"what the copy has to begin with " * 128
 RESTORE, CLONE, LARGER = "restore", "clone", "larger clone"
 SOURCES = {RESTORE: S, CLONE: A, LARGER: A}
 SIZES = {RESTORE: SIZE_BYTES, CLONE: SIZE_BYTES, LARGER: SIZE_BYTES + 16 * MIB}
-
-EACH = int(os.environ.get("ULLAGE_EACH", "3"))
-"""Of so many steps one is died at on LVM, where each takes half a minute under emulation; a change here is worth 1."""
 
 pytestmark = pytest.mark.only_on("file", "thick")
 
@@ -201,11 +211,11 @@ def test_a_death_at_any_step_converges(site: Site, what: str) -> None:
     steps = fate.steps
     assert len([step for step in steps if "copied up to" in step]) >= 3, steps
     assert len([step for step in steps if "state=filling" in step or step == f"write {B}.json"]) >= 3, steps
-    for at, step in enumerate(steps):
-        if ("copied up to" in step and at % 3) or "write aside" in step:
-            continue  # one is like the others, and like the step before
-        if site.is_lvm and at % EACH:
-            continue
+    # One of these is like the others, and like the step before.
+    alike = [at for at, step in enumerate(steps) if ("copied up to" in step and at % 3) or "write aside" in step]
+    different = [at for at in range(len(steps)) if at not in alike]
+    for at in (at for number, at in enumerate(different) if is_died_at(site, number)):
+        step = steps[at]
         for is_after in (False, True) if at == 0 else (True,):  # after a step is before the next
             told = f"{'after' if is_after else 'before'} {step}"
             begun(Disturbed().assembly(), [site.device_class()]).agent.delete(DeleteVolume(volume_id=B))
@@ -232,10 +242,11 @@ def test_a_process_that_is_killed_at_any_step_leaves_what_converges(site: Site, 
     config = tmp_path / "config.yaml"
     place = f"volumeGroups: [{GROUP}]" if site.is_lvm else f"directory: {site.device_class().directory}"
     config.write_text(f"deviceClasses:\n- {{name: main, type: {site.device_class().type}, {place}}}\n")
-    command = (sys.executable, "-m", "tests.contract.filling_and_dying", str(config), B, S, str(SIZE_BYTES))
-    for at in range(0, 100, EACH if site.is_lvm else 3):
+    for at in range(100):
+        if not (is_died_at(site, at) if site.is_lvm else at % 3 == 0):
+            continue
         begun(Disturbed().assembly(), [site.device_class()]).agent.delete(DeleteVolume(volume_id=B))
-        ended = subprocess.run((*command, str(at)), check=False).returncode
+        ended = Forked(filling_and_dying.main, config, B, S, SIZE_BYTES, at).wait(LONG_SECONDS)
         if ended == SURVIVED:
             break
         assert ended == -signal.SIGKILL

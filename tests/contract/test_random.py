@@ -200,7 +200,7 @@ class Life(RuleBasedStateMachine):
 @pytest.mark.only_on("file", "thick")
 def test_hundreds_of_random_operations_agree_with_a_model(site: Site) -> None:
     # Each example leaves some rules out, so there have to be several for each rule to be in one of them.
-    least, examples, steps = (200, 12, 23) if site.is_lvm else (500, 12, 58)
+    least, examples, steps = (100, 7, 23) if site.is_lvm else (500, 12, 58)
     tally: Counter[str] = Counter()
     run_state_machine_as_test(
         lambda: Life(site, tally),  # type: ignore[arg-type] # whatever makes one, says its documentation

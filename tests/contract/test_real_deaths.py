@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from grpc import StatusCode
 
+from tests.contract import dying
 from tests.contract.deeds import ALL, Deed, Layer, Trial
 from tests.contract.dying import EXITED
-from tests.contract.faults import code_from, until
+from tests.contract.faults import LONG_SECONDS, code_from, until
+from tests.contract.forked import Forked
 from tests.contract.sites import GROUP, Site
 from ullage.model import Wipe
 
@@ -25,8 +25,7 @@ def died(site: Site, folder: Path, deed: Deed, at: int, end: str) -> int:
     place = f"volumeGroups: [{GROUP}]" if site.is_lvm else f"directory: {site.device_class().directory}"
     kind = "thick" if site.is_lvm else "file"
     config.write_text(f"deviceClasses:\n- {{name: main, type: {kind}, {place}, wipe: discard}}\n")
-    argv = [sys.executable, "-m", "tests.contract.dying", str(config), site.name, deed.name, str(at), end]
-    return subprocess.run(argv, check=False).returncode
+    return Forked(dying.main, config, site.name, deed.name, at, end).wait(LONG_SECONDS)
 
 
 @DEEDS

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,8 +50,7 @@ def driver(site: Site, folder: Path, kubelet: Kubelet) -> Iterator[Driver]:  # n
         yield driver
     finally:
         if driver.process is not None:
-            driver.process.kill()
-            driver.process.wait()
+            driver.end(signal.SIGKILL)
 
 
 @pytest.fixture

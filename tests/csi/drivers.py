@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +19,10 @@ from csi.snapshot_metadata import SnapshotMetadata
 from node_agent.assembly import Assembly
 from node_agent.local import LocalNode, LocalProvisioner
 from tests.contract.faults import Disturbed, Programs, begun, until
+from tests.contract.forked import Forked
 from tests.contract.sites import CLASS, GROUP, FileSite, Site
 from tests.csi.kubelet import LONG_SECONDS, Client
+from ullage.cli import main
 from ullage.errors import MIB
 from ullage.model import DeviceClass, NodeName, Wipe
 from ullage.rpc import RpcServer
@@ -48,8 +48,7 @@ class Driver:
 
     site: Site
     folder: Path
-    program: Sequence[str] = ("-m", "ullage.cli", "standalone")
-    process: subprocess.Popen[bytes] | None = None
+    process: Forked | None = None
 
     @property
     def address(self) -> str:
@@ -59,21 +58,23 @@ class Driver:
     def log(self) -> Path:
         return self.folder / "driver.log"
 
-    def start(self, *more: str, program: Sequence[str] = ()) -> None:
-        """Start it and wait until it serves."""
+    def start(self, *more: str, program: Callable[..., int | None] = main) -> None:
+        """Start it and wait until it serves; `program` takes the same words."""
         config = self.folder / "config.yaml"
         config.write_text(configuration(self.site))
-        argv = ["--config", str(config), "--csi-endpoint", self.address, "--socket", f"unix://{self.folder}/agent.sock"]
+        argv = [
+            "standalone",
+            "--config",
+            str(config),
+            "--csi-endpoint",
+            self.address,
+            "--socket",
+            f"unix://{self.folder}/agent.sock",
+        ]
         argv += ["--node-name", NODE, "--log-format", "json"]
         with self.log.open("ab") as log:
             log.write(b"---\n")
-            log.flush()
-            self.process = subprocess.Popen(
-                # It goes with this process, however that ends.
-                ["setpriv", "--pdeathsig", "KILL", "--", sys.executable, *(program or self.program), *argv, *more],
-                stdout=log,
-                stderr=log,
-            )
+        self.process = Forked(program, [*argv, *more], log=self.log)
         until(lambda: self.says('"serving"') or not self.is_alive())
         assert self.is_alive(), self.log.read_text()
 
@@ -132,7 +133,7 @@ def here(device_class: DeviceClass, folder: Path, disturbed: Disturbed | None = 
         yield running
     finally:
         running.client.close()
-        running.server.stop(60.0)
+        running.server.stop(LONG_SECONDS)
         assert running.assembly.stop(LONG_SECONDS)
 
 

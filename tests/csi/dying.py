@@ -1,7 +1,7 @@
 """A real driver process that kills itself with SIGKILL at one program that it runs.
 
-  python -m tests.csi.dying --die before "resize2fs" --config FILE --csi-endpoint unix:///path.sock
-  python -m tests.csi.dying --die after "mkfs.ext4" …
+  --die before "resize2fs" --config FILE --csi-endpoint unix:///path.sock
+  --die after "mkfs.ext4" …
 
 It is put together as `ullage standalone` is, around another runner.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from csi.calls import Calls
@@ -35,12 +35,12 @@ class Death:
         return kill_myself()
 
 
-def main() -> None:
+def main(words: Sequence[str]) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--die", nargs=2, metavar=("WHEN", "WORD"), required=True)
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--csi-endpoint", required=True)
-    options, _ = parser.parse_known_args()
+    options, _ = parser.parse_known_args(words)
     set_up("info", Form.JSON)
     disturbed = Disturbed(change=Death(*options.die))
     assembly = begun(disturbed.assembly(), load(options.config).device_classes)
@@ -49,7 +49,3 @@ def main() -> None:
     sys.stdout.flush()
     signal.pause()
     server.stop(0)
-
-
-if __name__ == "__main__":
-    main()

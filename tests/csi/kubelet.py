@@ -23,8 +23,8 @@ from ullage.pb.csi.v1 import csi_pb2 as pb
 from ullage.pb.csi.v1 import csi_pb2_grpc
 from ullage.storage_classes import CLASS_KEY
 
-LONG_SECONDS = 120.0
-"""kubelet's own time limit."""
+LONG_SECONDS = 600.0
+"""For an answer. kubelet gives up after two minutes and asks again; what it asks for here must be done in the end."""
 MIB = 1 << 20
 Mode = pb.VolumeCapability.AccessMode
 RWO, RWOP, READER = Mode.SINGLE_NODE_MULTI_WRITER, Mode.SINGLE_NODE_SINGLE_WRITER, Mode.SINGLE_NODE_READER_ONLY

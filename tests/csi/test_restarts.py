@@ -12,11 +12,11 @@ from grpc import StatusCode
 
 from tests.contract.faults import until
 from tests.contract.sites import Site
+from tests.csi import dying
 from tests.csi.drivers import SMALL_BYTES, XFS_BYTES, Driver, can_grow_ext4
 from tests.csi.kubelet import LONG_SECONDS, Kubelet, code_of, mounted, ran
 from ullage.model import Wipe
 
-DYING = ("-m", "tests.csi.dying")
 pytestmark = pytest.mark.only_on("file", "thick")
 KEPT = b"written before the driver died\n"
 
@@ -74,7 +74,7 @@ def test_a_driver_killed_at_mkfs_or_mount_is_followed_by_one_that_stages(  # noq
     """After mkfs is between mkfs and mount; after mount is before the answer."""
     word = f"mkfs.{fs_type}" if program == "mkfs" else "mount -t"
     driver.end()
-    driver.start("--die", when, word, program=DYING)
+    driver.start("--die", when, word, program=dying.main)
     kubelet.client.create("pvc-a", XFS_BYTES, fs_type=fs_type)
     assert code_of(lambda: kubelet.stage("pvc-a", mounted(fs_type))) is StatusCode.UNAVAILABLE
     assert driver.died() == -signal.SIGKILL
@@ -101,7 +101,7 @@ def test_a_driver_killed_between_the_devices_growth_and_the_file_systems_is_foll
     (staging / "file").write_bytes(KEPT)
     before = kubelet.stats("pvc-a", staging)["BYTES"].total
     driver.end()
-    driver.start("--die", when, program, program=DYING)
+    driver.start("--die", when, program, program=dying.main)
     assert kubelet.client.expand("pvc-a", 2 * size).node_expansion_required
     assert code_of(lambda: kubelet.expand("pvc-a", staging, 2 * size)) is StatusCode.UNAVAILABLE
     assert driver.died() == -signal.SIGKILL

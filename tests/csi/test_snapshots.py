@@ -200,9 +200,14 @@ def test_a_copy_that_is_being_filled_is_asked_for_again_until_it_is_done_and_nob
         kubelet.unpublish_block("pvc-a", "pod")
         client.snapshot("nightly", "pvc-a")
         request = creation("pvc-b", SMALL_BYTES, source=of_snapshot(S))
+
+        def told() -> str:
+            code, sentence = refusal_of(lambda: client.controller.CreateVolume(request, timeout=1))
+            assert code is StatusCode.DEADLINE_EXCEEDED, sentence
+            return sentence
+
         for _ in range(2):
-            code, told = refusal_of(lambda: client.controller.CreateVolume(request, timeout=1))
-            assert (code, "pvc-b" in told) == (StatusCode.DEADLINE_EXCEEDED, True), told
+            until(lambda: "pvc-b" in told())  # on a busy machine the caller's own limit can come before the answer
         assert client.ids() == ["pvc-a"]
         hidden = (
             lambda: client.controller.ControllerGetVolume(pb.ControllerGetVolumeRequest(volume_id="pvc-b")),

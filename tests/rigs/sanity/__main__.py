@@ -5,8 +5,9 @@
   python -m tests.rigs.sanity --list                   what there is
   python -m tests.rigs.sanity --here file-mount        one, in this process and on this machine
 
-Needs root (loop devices and mounts). Logs and JUnit reports are kept in test-results/sanity-CASE/. The last line counts
-all specs. Exit code 0: every spec passed but those that are expected to be skipped, and nothing was left behind.
+Needs root (loop devices and mounts). Logs and JUnit reports are kept in test-results/sanity-CASE/. At the end a table,
+a line that counts all specs, and the end of the log of each case that failed. Exit code 0: every spec passed but those
+that are expected to be skipped, and nothing was left behind.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
+from tests.rigs.failures import log_end
 from tests.rigs.gotools import programs
 from tests.rigs.host import RigError
 from tests.rigs.sanity import one
@@ -73,6 +75,9 @@ def _run(cases: Sequence[Case], program: Path, results: Path) -> int:
         sum(getattr(verdict.counts, part) for verdict in verdicts) for part in ("passed", "failed", "skipped")
     )
     print(f"{passed} passed, {failed} failed, {skipped} skipped")
+    for verdict in verdicts:
+        if verdict.counts.failed:
+            print(f"{verdict.case.name}, the end of its log:\n{log_end(results / f'sanity-{verdict.case.name}')}")
     return 1 if failed else 0
 
 
