@@ -81,7 +81,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
         yield tmp_path
     finally:
         for line in ran("losetup", "--list", "--noheadings", "--output", "NAME,BACK-FILE").splitlines():
-            device, file = line.split(maxsplit=1)
+            device, _, file = (part.strip() for part in line.partition(" "))  # one that is just going has no file
             if file.startswith(f"{tmp_path}/"):
                 ran("losetup", "--detach", device)  # one that is mounted goes with its mount
         cleaned(tmp_path)

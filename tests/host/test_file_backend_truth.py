@@ -12,9 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from node_agent.backends.file.directory import Directory, Entry
+from node_agent.backends.file.files import DurableFiles
+from node_agent.backends.port import StoreReport
+from node_agent.stock import Stock
 from tests.host.file_rig import MIB, Rig, ran
 from ullage.capacity import Allocation
-from ullage.errors import DeviceError, NotOursError, PoolUnavailableError
+from ullage.errors import DeviceError, InsufficientCapacityError, NotOursError, PoolUnavailableError
 from ullage.model import DeviceClassName, DeviceType, PoolName, VolumeState
 
 
@@ -52,6 +56,81 @@ def test_classes_on_one_directory_share_one_pool_with_the_largest_reserve(rig: R
     assert pool.classes == ("files", "more")
     assert pool.reserve_bytes == 64 * MIB
     assert pool.free_bytes <= free_bytes - 60 * MIB
+
+
+def test_what_an_image_takes_while_it_is_looked_at_is_not_counted_twice(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = Rig(root, is_sparse=True)
+    rig.create(mib=64)
+    free_bytes = rig.report().pools[0].free_bytes
+    entries = Directory.entries
+    looks: list[tuple[Entry, ...]] = []
+
+    def taken_meanwhile(self: Directory) -> tuple[Entry, ...]:
+        found = entries(self)
+        if not looks:
+            with (root / "a.img").open("r+b") as image:
+                os.posix_fallocate(image.fileno(), 0, 64 * MIB)
+        looks.append(found)
+        return found
+
+    monkeypatch.setattr(Directory, "entries", taken_meanwhile)
+    assert abs(rig.report().pools[0].free_bytes - free_bytes) <= 8 * MIB
+    assert len(looks) > 1
+
+
+class Watched(DurableFiles):
+    """Looks at the directory after each step of a change."""
+
+    def __init__(self) -> None:
+        self.look: Callable[[], StoreReport] | None = None
+        self.seen: list[StoreReport] = []
+
+    def make(self, directory: int, name: str) -> None:
+        super().make(directory, name)
+        self._see()
+
+    def lengthen(self, directory: int, name: str, size_bytes: int, *, is_sparse: bool) -> None:
+        self._see()
+        super().lengthen(directory, name, size_bytes, is_sparse=is_sparse)
+        self._see()
+
+    def _see(self) -> None:
+        if self.look is not None:
+            self.seen.append(self.look())
+
+
+def test_a_look_in_the_middle_of_a_create_and_the_create_itself_take_its_room_once(root: Path) -> None:
+    files = Watched()
+    rig = Rig(root, files=files)
+    files.look = rig.report
+    after = rig.create(mib=64)
+    files.look = None
+    free_bytes = rig.report().pools[0].free_bytes
+    assert len(files.seen) >= 2
+    for seen in files.seen:
+        stock = Stock()
+        stock.put(seen)
+        stock.apply(seen.name, None, after)
+        assert abs(stock.pools()[PoolName(str(root))].free_bytes - free_bytes) <= 8 * MIB
+
+
+def test_what_a_half_made_volume_lacks_must_be_there_or_nothing_is_left_of_it(root: Path) -> None:
+    rig = Rig(root, is_sparse=True)
+    made = rig.create(mib=64)
+    free_bytes = rig.report().pools[0].free_bytes
+    record = root / "a.json"
+    record.write_text(record.read_text().replace('"ready"', '"creating"'))
+    os.truncate(root / "a.img", 4 * MIB)
+    for line in ran("losetup", "--associated", str(root / "a.img")).splitlines():
+        ran("losetup", "--detach", line.partition(":")[0])
+    rig.reserve_bytes = free_bytes + 32 * MIB
+    rig.backend.configure([rig.device_class])
+    with pytest.raises(InsufficientCapacityError, match="60"):
+        rig.create(mib=64)
+    assert made.id not in {each.id for each in rig.report().volumes}
+    assert not record.exists()
 
 
 def test_one_directory_under_two_paths_is_not_counted_twice(rig: Rig, root: Path) -> None:

@@ -68,10 +68,12 @@ def test_free_is_what_is_there_without_what_is_promised_and_reserved_in_whole_ex
     assert replace(SCENE, classes=(replace(CLASS, reserve_bytes=10 * MIB),)).free_bytes == 28 * MIB
 
 
-def test_a_volume_being_made_or_grown_is_promised_its_new_size() -> None:
+def test_a_volume_being_grown_is_promised_its_new_size_and_one_being_made_what_it_has() -> None:
     growing = with_fields(RECORD, state=VolumeState.GROWING, old_size_bytes=16 * MIB, size_bytes=32 * MIB)
     assert with_record(growing).free_bytes == 20 * MIB
-    assert with_record(with_fields(RECORD, state=VolumeState.CREATING), None).free_bytes == 32 * MIB
+    creating = with_fields(RECORD, state=VolumeState.CREATING)
+    assert with_record(creating).free_bytes == with_record(RECORD).free_bytes
+    assert with_record(creating, None).free_bytes == 48 * MIB
 
 
 def test_a_volume_being_deleted_is_promised_nothing() -> None:

@@ -55,13 +55,19 @@ class Entry:
         One being deleted takes nothing more, and a snapshot is never written to. Of the images that share a block, the
         last to be written to can keep it, and each of the others needs another: a snapshot keeps it for nothing; where
         only volumes share, each is promised one, which is one too many.
+
+        What an image that is being made still lacks is not counted: whoever makes it takes that off when it is there
+        (`node_agent.stock`), and who ordered it has done so all the time. It would count twice.
         """
         if not isinstance(self.record, Record) or self.record.state is VolumeState.DELETING:
             return 0
         if self.record.kind is not VolumeKind.VOLUME:
             return 0
-        own_bytes = self.image.own_bytes if isinstance(self.image, Image) else 0
-        return max(0, self.record.size_bytes - own_bytes)
+        image = self.image if isinstance(self.image, Image) else None
+        size_bytes = self.record.size_bytes
+        if self.record.state is VolumeState.CREATING:
+            size_bytes = min(size_bytes, image.size_bytes if image else 0)
+        return max(0, size_bytes - (image.own_bytes if image else 0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

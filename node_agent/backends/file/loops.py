@@ -13,7 +13,7 @@ import os
 import stat
 import struct
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,8 @@ READ_ONLY, AUTOCLEAR = 1, 4
 SECTOR_BYTES = 512
 DELETED = " (deleted)"
 DETACHED_MEANWHILE = (errno.ENOENT, errno.ENODEV, errno.ENXIO)
+MOST_PATH_BYTES = 4096
+"""A file in sysfs is one page."""
 RELEASE_SECONDS = 2.0
 """How long a detached device may still be open: udev probes whatever changes, and is quick."""
 
@@ -52,10 +54,14 @@ class Loop:
     holders: tuple[str, ...]
 
 
-def attached() -> tuple[Loop, ...]:
-    """Every loop device whose file is named like an image, lowest number first; raises DeviceError."""
-    names = os.listdir(SYSTEM_BLOCKS)  # noqa: PTH208 - see `_is_free`
-    found = (_loop(SYSTEM_BLOCKS / name) for name in names if name.startswith("loop") and not _is_free(name))
+def attached(images: Collection[str] | None = None) -> tuple[Loop, ...]:
+    """Every loop device whose file is named like an image, lowest number first; raises DeviceError.
+
+    With `images` only those on files of these names, in whichever directory: a machine can have hundreds of others,
+    each of which would cost ten times what its name does. Each step looks, so no Path is made here.
+    """
+    names = os.listdir(SYSTEM_BLOCKS)  # noqa: PTH208
+    found = (_loop(SYSTEM_BLOCKS / name) for name in names if name.startswith("loop") and _is_on(name, images))
     return tuple(sorted((loop for loop in found if loop is not None), key=lambda loop: loop.minor))
 
 
@@ -87,7 +93,8 @@ class Loops:
         the promise goes on counting (`Entry.promised_bytes`). Setting the queue's discard_max_bytes to 0 would keep
         them, but the kernel does not let that be undone, not even for whoever gets this device next (seen on 6.18).
         """
-        if not any(loop.is_whole and not loop.is_leaving for loop in of_image(attached(), image)):
+        names = {os.path.basename(path)}  # noqa: PTH119
+        if not any(loop.is_whole and not loop.is_leaving for loop in of_image(attached(names), image)):
             _make_free_node()
             # --nooverlap takes the device that is there already, also one that is leaving, and makes it stay.
             argv = ("losetup", "--find", "--show", "--nooverlap", "--sector-size", str(SECTOR_BYTES))
@@ -95,7 +102,7 @@ class Loops:
                 self._runner.change([*argv, "--direct-io=on", path])
             except CommandFailedError:
                 self._runner.change([*argv, path])
-        loop = next((loop for loop in of_image(attached(), image) if loop.is_whole), None)
+        loop = next((loop for loop in of_image(attached(names), image) if loop.is_whole), None)
         if loop is None:
             raise DeviceError(f"losetup gave {path} a device, and no device has it")
         return loop
@@ -120,15 +127,21 @@ class Loops:
             raise VolumeInUseError(f"{loop.path} ({path}) is open in some process", device=loop.path)
 
 
-def _is_free(name: str) -> bool:
-    """Whether it has no file. A machine can have hundreds of those, and each step looks at all: no Path is made."""
+def _is_on(name: str, images: Collection[str] | None) -> bool:
+    """Whether it has a file, of one of these names. What cannot be read is for `_loop` to say."""
     try:
-        os.stat(f"{SYSTEM_BLOCKS}/{name}/loop")  # noqa: PTH116
+        descriptor = os.open(f"{SYSTEM_BLOCKS}/{name}/loop/backing_file", os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
-        return True
+        return False
     except OSError:
-        return False  # `_loop` says what is the matter
-    return False
+        return True
+    try:
+        path = os.read(descriptor, MOST_PATH_BYTES)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return images is None or os.fsdecode(path).removesuffix("\n").removesuffix(DELETED).rpartition("/")[2] in images
 
 
 def _loop(block: Path) -> Loop | None:

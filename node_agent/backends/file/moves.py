@@ -126,7 +126,7 @@ class Moves:
 
     def devices(self, entry: Entry) -> tuple[Loop, ...]:
         """Every loop device on the volume's image, ours first."""
-        found = loop_devices.attached()
+        found = loop_devices.attached({f"{entry.id}{IMAGE_SUFFIX}"})
         if isinstance(entry.image, Image):
             return loop_devices.of_image(found, entry.image)
         return loop_devices.of_lost_image(found, self.directory.image_path(entry.id))

@@ -24,7 +24,7 @@ from msgspec.structs import replace
 from node_agent.backends.file import loops as loop_devices
 from node_agent.backends.file import uses
 from node_agent.backends.file.derivation import Derivation
-from node_agent.backends.file.directory import MARKER, Directory, Entry, Image, Marker, opened
+from node_agent.backends.file.directory import IMAGE_SUFFIX, MARKER, Directory, Entry, Image, Marker, Room, opened
 from node_agent.backends.file.faults import faults_told
 from node_agent.backends.file.files import Files, can_clone
 from node_agent.backends.file.loops import Loops
@@ -53,6 +53,9 @@ from ullage.errors import (
     human_bytes,
 )
 from ullage.model import DeviceClass, Problem, StoreName, Volume, VolumeId, VolumeKind, VolumeState, Wipe
+
+LOOKS = 4
+"""To find a moment in which nothing changes: a directory where something always does is told of as it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +95,7 @@ class Store:
                 other = taken.get(directory.identity())
                 if other is not None:
                     raise PoolUnavailableError(f"{self.name} and {other} are one directory: give both classes one path")
-                return self._scene(directory, directory.entries()).report()
+                return self._whole(directory).report()
         except (UnavailableError, DeviceError) as failure:
             return StoreReport(name=self.name, problem=Problem(reason=failure.reason, message=str(failure)))
 
@@ -234,7 +237,7 @@ class Store:
     def _made(self, moves: Moves, record: Record) -> None:
         """Image, device and mark as the record wants them."""
         if record.state is VolumeState.CREATING:
-            free_bytes = self._scene(moves.directory, moves.directory.entries()).free_bytes
+            free_bytes = self._whole(moves.directory).free_bytes
             moves.image(moves.entry(record.id), record, free_bytes)
         moves.attach(record)
         if record.state is VolumeState.CREATING and not record.needs_wipe:
@@ -260,19 +263,32 @@ class Store:
 
     def _volume(self, moves: Moves, volume_id: VolumeId) -> Volume:
         """The volume as it is now."""
-        (volume,) = self._scene(moves.directory, (moves.entry(volume_id),)).report().volumes
+        (volume,) = self._scene(moves.directory, (moves.entry(volume_id),), moves.directory.room()).report().volumes
         return volume
 
-    def _scene(self, directory: Directory, entries: tuple[Entry, ...]) -> Scene:
+    def _whole(self, directory: Directory) -> Scene:
+        """All that is there, and the room beside it, of one moment as far as a few looks find one.
+
+        What an image takes between the two would count twice, as promised to it and as taken: too little would be
+        free. Where something always changes it is that, and never too much.
+        """
+        room = directory.room()
+        for _ in range(LOOKS):
+            before, entries, room = room, directory.entries(), directory.room()
+            if room == before:
+                break
+        return self._scene(directory, entries, room)
+
+    def _scene(self, directory: Directory, entries: tuple[Entry, ...], room: Room) -> Scene:
         marker = self._marker(directory)
         mounts = uses.mounts()
         return Scene(
             name=self.name,
             classes=self._classes,
             is_marked=marker is not None,
-            room=directory.room(),
+            room=room,
             entries=entries,
-            loops=loop_devices.attached(),
+            loops=loop_devices.attached({f"{entry.id}{IMAGE_SUFFIX}" for entry in entries}),
             users=lambda loop: uses.visible(loop, mounts),
         )
 
@@ -310,11 +326,24 @@ class Store:
                 f"{new.id} exists with {human_bytes(record.size_bytes)} of class {record.device_class}, "
                 f"not {human_bytes(size_bytes)} of {new.device_class.name}"
             )
+        if record.state is VolumeState.CREATING:
+            self._room_for_the_rest(moves, entry, record)
         return record
+
+    def _room_for_the_rest(self, moves: Moves, entry: Entry, record: Record) -> None:
+        """Of an image that is half there: what it lacks was kept for nobody. Without room for it nothing is left."""
+        present_bytes = entry.image.size_bytes if isinstance(entry.image, Image) else 0
+        if present_bytes >= record.size_bytes:
+            return
+        try:
+            self._room_for(moves, record.size_bytes - present_bytes)
+        except InsufficientCapacityError:
+            moves.give_up(record.id)
+            raise
 
     def _room_for(self, moves: Moves, wanted_bytes: int) -> int:
         """The free bytes; raises InsufficientCapacityError when they are fewer."""
-        free_bytes = self._scene(moves.directory, moves.directory.entries()).free_bytes
+        free_bytes = self._whole(moves.directory).free_bytes
         if wanted_bytes > free_bytes:
             raise InsufficientCapacityError(
                 f"{self.name} has {human_bytes(free_bytes)} free, {human_bytes(wanted_bytes)} are wanted",
