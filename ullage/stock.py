@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Protocol
 
 from ullage.capacity import Allocation, allocate_snapshot, available_bytes, shortage, without
 from ullage.errors import InsufficientCapacityError, OutOfRangeError
 from ullage.kube.logical_volume import APPLIED, LogicalVolume, Phase
-from ullage.kube.meta import find
+from ullage.kube.meta import find, timestamp
 from ullage.kube.node_storage import READY, NodeStorage
 from ullage.model import (
     CreateVolume,
@@ -50,40 +51,77 @@ class Candidate:
     unknown: str = ""
 
 
+class Report(Protocol):
+    """What `pools_left` goes by: a NodeStorage, or what somebody has kept of one."""
+
+    @property
+    def node(self) -> NodeName:
+        """Whose report it is."""
+
+    @property
+    def revision(self) -> int:
+        """It grows with every report of the node."""
+
+    @property
+    def pools(self) -> Iterable[Pool]:
+        """As they were."""
+
+
 def pools_left(
-    storage: NodeStorage, volumes: Iterable[LogicalVolume], classes: Mapping[DeviceClassName, DeviceClass]
+    report: Report, volumes: Iterable[LogicalVolume], classes: Mapping[DeviceClassName, DeviceClass]
 ) -> dict[PoolName, Pool]:
     """The node's pools without what is ordered there and not in the report yet; condemned volumes count until gone.
 
     Volumes of other nodes are passed over. An order that does not fit leaves nothing in the pools that it may go to:
     either it or the report is out of date.
     """
-    left = {pool.name: pool for pool in storage.pools}
-    here = [each for each in volumes if each.spec.node_name == storage.metadata.name]
-    news = [each for each in here if not _is_in(storage, each)]
+    left = {pool.name: pool for pool in report.pools}
+    here = [each for each in volumes if each.spec.node_name == report.node]
+    news = [each for each in here if not is_reported(each, report.revision)]
     by_id = {each.id: each for each in here if news}
     for volume in sorted(news, key=_age):
-        for wish in _unseen(volume, storage, left, classes, by_id):
+        for wish in _unseen(volume, report.revision, left, classes, by_id):
             allocation = wish.allocation(left)
             taken = {allocation.pool: without(left[allocation.pool], allocation)} if allocation else wish.emptied(left)
             left |= taken
     return left
 
 
+def is_reported(volume: LogicalVolume, revision: int) -> bool:
+    """Whether its node's report of this revision has all of it: of nearly all volumes it has."""
+    spec, status = volume.spec, volume.status
+    is_there = status.phase is Phase.READY and status.revision <= revision
+    return is_there and spec.size_bytes <= status.size_bytes
+
+
 def why_unknown(storage: NodeStorage | None, now: datetime) -> str:
     """Why no order is to go by this report; nothing: it may."""
     if storage is None:
         return "its agent has not reported any storage"
+    return why_unready(storage) or why_stale(observed_at(storage), now)
+
+
+def why_unready(storage: NodeStorage) -> str:
+    """What is wrong with a report however new it is; nothing: it was good when it was made."""
     ready = find(storage.status.conditions, READY)
     if ready is not None and not ready.is_true:
         return f"its agent is not ready: {ready.message or ready.reason}"
     if not storage.status.observed_at:
         return "its agent has not reported its storage yet"
-    observed = datetime.fromisoformat(storage.status.observed_at)
-    age_seconds = (now - (observed if observed.tzinfo else observed.replace(tzinfo=UTC))).total_seconds()
-    if age_seconds > STALE_SECONDS:
-        return f"its agent was last heard of {age_seconds:.0f} s ago"
     return ""
+
+
+def why_stale(observed: datetime, now: datetime) -> str:
+    """What is wrong with a report of that moment by now. The sentence stays true however long it is repeated."""
+    if (now - observed).total_seconds() > STALE_SECONDS:
+        return f"its agent was last heard of at {timestamp(observed)}"
+    return ""
+
+
+def observed_at(storage: NodeStorage) -> datetime:
+    """When its report was last known to be true; there must be a report."""
+    found = datetime.fromisoformat(storage.status.observed_at)
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def choose(request: CreateVolume, device_class: DeviceClass, candidates: Sequence[Candidate]) -> NodeName:
@@ -164,16 +202,9 @@ class _Wish:
         }
 
 
-def _is_in(storage: NodeStorage, volume: LogicalVolume) -> bool:
-    """Whether the report has all of it: of nearly all volumes it has, and a scheduler asks for a thousand nodes."""
-    spec, status = volume.spec, volume.status
-    is_there = status.phase is Phase.READY and status.revision <= storage.status.revision
-    return is_there and spec.size_bytes <= status.size_bytes
-
-
 def _unseen(
     volume: LogicalVolume,
-    storage: NodeStorage,
+    revision: int,
     left: Mapping[PoolName, Pool],
     classes: Mapping[DeviceClassName, DeviceClass],
     by_id: Mapping[VolumeId, LogicalVolume],
@@ -190,7 +221,7 @@ def _unseen(
     origin = left.get(source.pool) if source is not None and source.pool else None
     of_class = tuple(each.name for each in left.values() if name in each.classes)
     pools = of_class if volume.pool is None else tuple(each for each in left if each == volume.pool)
-    if volume.is_ready and status.revision <= storage.status.revision:
+    if volume.is_ready and status.revision <= revision:
         is_refused = volume.is_answered and volume.problem(APPLIED) is not None
         if spec.kind is VolumeKind.VOLUME and spec.size_bytes > status.size_bytes and not is_refused:
             yield _Wish(size_bytes=spec.size_bytes - status.size_bytes, layout=layout, pools=pools)

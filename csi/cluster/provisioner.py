@@ -52,6 +52,9 @@ from ullage.names import kind_of
 from ullage.ports import Provisioned, Snapshot
 from ullage.stock import COPIED_WITHIN, choose
 
+UNHEARD_SECONDS = 0.5
+"""So often it is looked whether an order is still what is waited for."""
+
 log = logging.getLogger(__name__)
 
 
@@ -79,7 +82,7 @@ class ClusterProvisioner:
             found = None
         while True:
             if found is None:
-                found = self._ordered(request, nodes, refusals)
+                found = self._ordered(request, nodes, refusals, deadline)
             check_same(request, found)
             found = self._orders.settled(found, deadline)
             if found.is_ready:
@@ -175,11 +178,15 @@ class ClusterProvisioner:
         return self._view.device_class(name)
 
     def _ordered(
-        self, request: CreateVolume, nodes: Sequence[NodeName], refusals: Mapping[NodeName, UllageError]
+        self,
+        request: CreateVolume,
+        nodes: Sequence[NodeName],
+        refusals: Mapping[NodeName, UllageError],
+        deadline: float,
     ) -> LogicalVolume:
         """The order, written, on the node that was chosen for it; or the one that is there, which nobody had seen."""
         try:
-            wanted = self._decided(request, nodes, refusals)
+            wanted = self._decided_for_certain(request, nodes, refusals, deadline)
         except UllageError:
             found = self._orders.read(request.volume_id)
             if found is None:
@@ -190,6 +197,42 @@ class ClusterProvisioner:
         finally:
             with self._choosing:
                 del self._on_their_way[wanted.id]
+
+    def _decided_for_certain(
+        self,
+        request: CreateVolume,
+        nodes: Sequence[NodeName],
+        refusals: Mapping[NodeName, UllageError],
+        deadline: float,
+    ) -> LogicalVolume:
+        """See `_decided`. It is not refused while that may be an error.
+
+        An order that was carved a moment ago can be in its node's report, and not be known here as carved: it is
+        counted twice, and the last room of a node is not seen. Its agent's word is waited for then.
+        """
+        is_certain = False
+        while True:
+            try:
+                return self._decided(request, nodes, refusals)
+            except InsufficientCapacityError:
+                if is_certain or time.monotonic() >= deadline:
+                    raise
+            unheard = self._unheard(nodes)
+            is_certain = unheard is None  # as of now: what was decided may be older, so it is decided again
+            ends = min(deadline, time.monotonic() + UNHEARD_SECONDS)  # its write may fail, and then nobody speaks of it
+            if unheard is not None and unheard.is_ready:
+                self._view.wait_reported(unheard, ends)
+            elif unheard is not None:
+                self._view.wait_answered(unheard, ends)
+
+    def _unheard(self, nodes: Sequence[NodeName]) -> LogicalVolume | None:
+        """An order on these nodes that may be counted twice, the oldest one."""
+        with self._choosing:
+            coming = [each for each in self._on_their_way.values() if each.node in nodes]
+        found = {each.id: each for each in coming}
+        found |= {each.id: each for node in nodes for each in self._view.volumes.by_index("node", node)}
+        unheard = (each for each in found.values() if not each.is_condemned and self._view.is_unheard(each))
+        return min(unheard, key=lambda each: (each.metadata.creation_timestamp, each.id), default=None)
 
     def _decided(
         self, request: CreateVolume, nodes: Sequence[NodeName], refusals: Mapping[NodeName, UllageError]

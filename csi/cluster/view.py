@@ -22,7 +22,7 @@ from ullage.errors import (
 from ullage.kube.api import Api
 from ullage.kube.device_class import DeviceClassObject
 from ullage.kube.informer import Informer
-from ullage.kube.logical_volume import DEGRADED, READY, LogicalVolume
+from ullage.kube.logical_volume import DEGRADED, READY, LogicalVolume, Phase
 from ullage.kube.meta import DEVICE_CLASSES, LOGICAL_VOLUMES, NODE_STORAGES, find
 from ullage.kube.node_storage import CAPACITY_KNOWN, NodeStorage
 from ullage.model import DeviceClass, DeviceClassName, GroupId, NodeName, Pool, Problem, VolumeId, VolumeKind, Wipe
@@ -134,6 +134,29 @@ class ClusterView:
             return Candidate(node=node, pools={}, unknown=unknown)
         ordered = {**also, **{each.id: each for each in self.volumes.by_index("node", node)}}
         return Candidate(node=node, pools=pools_left(storage, ordered.values(), classes))
+
+    def is_unheard(self, volume: LogicalVolume) -> bool:
+        """Whether its agent has not spoken of it yet, or not reported since: as far as is known here."""
+        if volume.status.phase is Phase.PENDING:
+            return True
+        storage = self.storages.get(volume.node)
+        return volume.is_ready and storage is not None and storage.status.revision < volume.status.revision
+
+    def wait_answered(self, volume: LogicalVolume, deadline: float) -> None:
+        """Wait for its agent's word on an order, which need not be known here yet."""
+        self.volumes.wait(
+            volume.id,
+            lambda now: now is not None and now.status.phase is not Phase.PENDING,
+            max(0.0, deadline - time.monotonic()),
+        )
+
+    def wait_reported(self, volume: LogicalVolume, deadline: float) -> None:
+        """Wait for its node's next report, if the last one is older than what its agent has said of it."""
+        self.storages.wait(
+            volume.node,
+            lambda now: now is None or now.status.revision >= volume.status.revision,
+            max(0.0, deadline - time.monotonic()),
+        )
 
     def require_nowhere(self, volume_id: VolumeId) -> None:
         """Say of a volume without an object that it is gone.

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ullage.errors import MIB, InvalidRequestError
+from ullage.errors import InvalidRequestError
 from ullage.quoting import LONGEST, quoted
+from ullage.storage_classes import LEAST_BYTES
 
 DEFAULT = "ext4"
 
@@ -31,12 +32,12 @@ KINDS = {
     for kind in (
         Kind(
             name="ext4",
-            minimum_bytes=8 * MIB,  # with less, mke2fs leaves the journal out and says so on a warning only
+            minimum_bytes=LEAST_BYTES["ext4"],  # with less, mke2fs leaves the journal out and says so on a warning only
             advice="look with 'e2fsck -fn {device}', then repair with 'e2fsck -f {device}'",
         ),
         Kind(
             name="xfs",
-            minimum_bytes=300 * MIB,  # mkfs.xfs refuses less since xfsprogs 5.19
+            minimum_bytes=LEAST_BYTES["xfs"],  # mkfs.xfs refuses less since xfsprogs 5.19
             # A snapshot or clone has its origin's UUID, and xfs mounts a UUID once (xfs(5)).
             own_mount_options=("nouuid",),
             advice=(
@@ -48,7 +49,7 @@ KINDS = {
             name="btrfs",
             # mkfs.btrfs takes 109 MiB (metadata twice, and apart from the data), but the kernel refuses to make one
             # of less than 256 MiB larger, if it is still less then (EINVAL, tried with 6.1 and 6.18).
-            minimum_bytes=256 * MIB,
+            minimum_bytes=LEAST_BYTES["btrfs"],
             advice=(
                 "look with 'btrfs check --readonly {device}', save files with 'mount -o ro,rescue=all {device} …'; "
                 "'btrfs check --repair' only on a copy"

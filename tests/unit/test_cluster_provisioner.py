@@ -18,6 +18,7 @@ from csi.cluster.view import ClusterView
 from tests.unit.controller_doubles import (
     FAST,
     LONG,
+    POOL,
     A,
     B,
     Scene,
@@ -48,8 +49,8 @@ from ullage.errors import (
     VolumeNotReadyError,
 )
 from ullage.kube.api import Api
-from ullage.kube.logical_volume import FINALIZER, Spec
-from ullage.kube.meta import DEVICE_CLASSES, LOGICAL_VOLUMES, Condition
+from ullage.kube.logical_volume import APPLIED, FINALIZER, READY, Phase, Spec, Status, order
+from ullage.kube.meta import DEVICE_CLASSES, LOGICAL_VOLUMES, Condition, condition
 from ullage.kube.node_storage import CAPACITY_KNOWN
 from ullage.model import (
     DeviceClassName,
@@ -257,6 +258,52 @@ def test_what_is_left_is_the_report_without_what_it_does_not_have_yet(scene: Sce
     assert scene.controller.pools(A)[0].free_bytes == 9 * GIB
     assert [pool.free_bytes for pool in scene.controller.pools(None)] == [9 * GIB, 10 * GIB]
     assert scene.controller.pools(NodeName("nowhere")) == []
+
+
+@pytest.mark.parametrize("revision", [1, 2], ids=["in the report", "in the next report, too"])
+def test_the_last_room_of_a_node_is_not_refused_while_an_order_there_may_be_counted_twice(
+    scene: Scene, revision: int
+) -> None:
+    """It is carved, and in the report; that it is carved has not been heard of, or that it is that report."""
+    scene.a.sleep()
+    refused_by(lambda: scene.create(V, A, size_bytes=5 * GIB, patience_seconds=0.01))
+    scene.a.kept[V] = 5 * GIB
+    scene.a.report()
+    scene.seen(lambda controller: controller.pools(A)[0].free_bytes == 0)
+    before = scene.views[0].storages.get(A)
+    assert before is not None
+    carved = Status(
+        phase=Phase.READY,
+        size_bytes=5 * GIB,
+        pool=POOL,
+        revision=before.status.revision + revision - 1,
+        observed_generation=1,
+        conditions=(condition(READY, None), condition(APPLIED, None)),
+    )
+    with ThreadPoolExecutor() as threads:
+        made = threads.submit(scene.create, W, A, size_bytes=5 * GIB)
+        with pytest.raises(TimeoutError):
+            made.result(0.1)
+        scene.server.put_status(LOGICAL_VOLUMES, V, carved)
+        scene.a._revision = carved.revision
+        scene.a.report()
+        scene.a.wake()
+        assert made.result(LONG).node == A
+    assert isinstance(refused_by(lambda: scene.create("pvc-more", A, size_bytes=GIB)), InsufficientCapacityError)
+
+
+def test_an_order_whose_writing_is_not_answered_yet_may_be_counted_twice_too(scene: Scene) -> None:
+    """Its agent was quicker than the API server's answer."""
+    scene.controller._on_their_way[V] = order(request(V, size_bytes=5 * GIB), A)
+    scene.a.kept[V] = 5 * GIB
+    scene.a.report()
+    scene.seen(lambda controller: controller.pools(A)[0].free_bytes == 5 * GIB)
+    with ThreadPoolExecutor() as threads:
+        made = threads.submit(scene.create, W, A, size_bytes=5 * GIB)
+        with pytest.raises(TimeoutError):
+            made.result(0.1)
+        del scene.controller._on_their_way[V]
+        assert made.result(LONG).node == A
 
 
 def test_of_several_nodes_the_one_with_most_room_is_taken(scene: Scene) -> None:

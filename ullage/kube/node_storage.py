@@ -155,6 +155,11 @@ class NodeStorage(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omi
         return NodeName(self.metadata.name)
 
     @property
+    def revision(self) -> int:
+        """It grows with every report."""
+        return self.status.revision
+
+    @property
     def pools(self) -> tuple[Pool, ...]:
         """As the arithmetic takes them."""
         return tuple(map(pool, self.status.pools))
