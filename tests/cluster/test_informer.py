@@ -20,8 +20,9 @@ from tests.rigs.cluster.control_plane import API_SERVER, ETCD, ControlPlane
 from ullage.errors import ApiUnavailableError
 from ullage.kube.api import PAGE_OBJECTS, Api
 from ullage.kube.connection import JSON, Connection, Endable, connect
-from ullage.kube.informer import SILENCE_SECONDS, Informer
+from ullage.kube.informer import Informer
 from ullage.kube.meta import LEASES, Meta, Resource
+from ullage.kube.reader import SILENCE_SECONDS
 
 ENOUGH = 60.0
 THINGS = Resource(group="example.org", version="v1", plural="things", kind="Thing", is_namespaced=True)

@@ -261,4 +261,4 @@ def deaf_threads(controller: ClusterProvisioner) -> set[threading.Thread]:
     """Those that read for this controller."""
     view = controller._view
     informers = (view.volumes, view.storages, view.classes)
-    return {each._reader for each in informers}
+    return {each._reader._thread for each in informers}

@@ -461,7 +461,7 @@ def _is_selected(fields: Fields, query: Mapping[str, str]) -> bool:
         found: Any = fields
         for key in path.split("."):
             found = found.get(key, {})
-        if found != value:
+        if (found or "") != value:  # one that is not there is empty
             return False
     labels = fields["metadata"].get("labels", {})
     for term in filter(None, query.get("labelSelector", "").split(",")):

@@ -11,8 +11,9 @@ import msgspec
 
 from ullage.errors import ApiError, ApiUnavailableError, UllageError
 from ullage.kube.connection import JSON
-from ullage.kube.informer import SILENCE_SECONDS, Informer
+from ullage.kube.informer import Informer
 from ullage.kube.meta import Meta, Resource
+from ullage.kube.reader import SILENCE_SECONDS
 
 ENOUGH = 10.0
 THINGS = Resource(group="example.org", version="v1", plural="things", kind="Thing")

@@ -8,8 +8,8 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ullage.kube.cache import Cache, Key, is_older, key_of
-from ullage.kube.meta import Meta
+from ullage.kube.cache import Cache, is_older, key_of
+from ullage.kube.meta import Key, Meta
 
 
 class Thing(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,9 +31,10 @@ class Bench:
         )
 
     def list(self, version: int, *found: Thing) -> None:
-        is_truth = self.cache.is_behind(str(version))
-        self.cache.put(found, is_truth=is_truth)
-        self.cache.end_list(str(version), {key_of(each) for each in found}, is_truth=is_truth)
+        self.cache.begin_list()
+        for each in found:
+            self.cache.listed(str(version), key_of(each), each)
+        self.cache.end_list(str(version))
 
     def versions(self) -> dict[str, str]:
         return {each.metadata.name: each.metadata.resource_version for each in self.cache.all()}

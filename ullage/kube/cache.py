@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Generic, TypeVar
 
-from ullage.kube.meta import KubeObject
+from ullage.kube.meta import Key, KubeObject
 
 T = TypeVar("T", bound=KubeObject)
-Key = tuple[str, str]
-"""Namespace and name."""
 
 
 class Cache(Generic[T]):
@@ -33,6 +31,8 @@ class Cache(Generic[T]):
         self._objects: dict[Key, T] = {}
         self._indexed: dict[str, dict[str, dict[Key, T]]] = {index: {} for index in indexes}
         self._waiting: dict[Key, list[threading.Event]] = {}
+        self._listed: set[Key] = set()
+        """What has come of a list that is under way."""
         self._told_version = 0
         """All that has happened up to here has been told by list or watch."""
 
@@ -53,16 +53,11 @@ class Cache(Generic[T]):
         with self._lock:
             return tuple(self._indexed[index].get(value, {}).values())
 
-    def check(self, found: T) -> T:
-        """Raise what an index raises of it, before anything is changed."""
+    def check(self, found: T) -> Key:
+        """Who it is; raises what an index raises of it, before anything is changed."""
         for values in self._values_of.values():
             tuple(values(found))
-        return found
-
-    def is_behind(self, version: str) -> bool:
-        """Whether this version of the whole list is older than what was told before: the server has lost history."""
-        number = number_of(version)
-        return number is not None and number < self._told_version
+        return key_of(found)
 
     def learn(self, written: T) -> None:
         """The answer to a write of our own."""
@@ -72,18 +67,25 @@ class Cache(Generic[T]):
             if number is None or number > self._told_version:
                 self._put(written, is_truth=False)
 
-    def put(self, found: Iterable[T], *, is_truth: bool) -> None:
-        """Some of a list; `is_truth`: it stands even against newer versions, which are of a history that was lost."""
-        with self._lock:
-            for each in found:
-                self._put(each, is_truth=is_truth)
+    def begin_list(self) -> None:
+        """All that there is will be listed."""
+        self._listed = set()
 
-    def end_list(self, version: str, listed: Collection[Key], *, is_truth: bool) -> None:
+    def listed(self, version: str, key: Key, found: T | None) -> None:
+        """One of a list of this version; None: it is there, and what was known of it stays."""
+        with self._lock:
+            self._listed.add(key)
+            if found is not None:
+                self._put(found, is_truth=self._is_behind(version))
+
+    def end_list(self, version: str) -> None:
         """Drop what was not in the list, but for what was learned after it was made: the watch will tell of that."""
         with self._lock:
-            for key in [key for key in self._objects if key not in listed]:
+            is_truth = self._is_behind(version)
+            for key in [key for key in self._objects if key not in self._listed]:
                 if is_truth or not is_older(version, than=self._objects[key].metadata.resource_version):
                     self._drop(key)
+            self._listed = set()
             self._told_version = number_of(version) or 0
 
     def watched(self, version: str, *, found: T | None = None, deleted: Key | None = None) -> None:
@@ -113,6 +115,14 @@ class Cache(Generic[T]):
                 self._waiting[key].remove(changed)
                 if not self._waiting[key]:
                     del self._waiting[key]
+
+    def _is_behind(self, version: str) -> bool:
+        """Whether this version of the whole list is older than what was told before: the server has lost history.
+
+        Such a list stands even against newer versions: they are of the history that was lost.
+        """
+        number = number_of(version)
+        return number is not None and number < self._told_version
 
     def _put(self, found: T, *, is_truth: bool) -> None:
         key = key_of(found)

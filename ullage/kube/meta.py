@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import msgspec
 
@@ -17,6 +17,9 @@ from ullage.model import Problem
 GROUP = "ullage.io"
 VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
+
+Key: TypeAlias = tuple[str, str]
+"""Namespace (empty where there is none) and name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

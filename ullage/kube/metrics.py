@@ -9,12 +9,13 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from ullage.kube.informer import Informer
+from ullage.kube.reader import Reader
 
 
 class InformerCollector(Collector):
-    """The informers of a process, each of another kind; `resource` is the kind's plural."""
+    """The informers and readers of a process, each of another kind; `resource` is the kind's plural."""
 
-    def __init__(self, informers: Sequence[Informer[Any]]) -> None:  # of kinds that do not matter here
+    def __init__(self, informers: Sequence[Informer[Any] | Reader[Any]]) -> None:  # of kinds that do not matter here
         """Nothing is read yet."""
         self._informers = informers
 
