@@ -23,6 +23,7 @@ from ullage.model import (
     DeviceType,
     Layout,
     LayoutKind,
+    Scoring,
     SnapshotPolicy,
     ThinPoolPolicy,
     Wipe,
@@ -113,6 +114,9 @@ class DeviceClassSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """What is done so that a new volume does not show what was there before."""
     copy_rate: Size = Size(0)
     """How much a second the copies by bytes of this class move at most, together; 0: as much as they can."""
+    scoring: Scoring = Scoring.SPREAD
+    """Which of the nodes that a volume fits the scheduler extender prefers: the one that has most bytes left, the one
+    that has least, or the one that has the largest share of its room left."""
     mkfs_options: dict[FileSystem, list[MkfsOption]] = msgspec.field(default_factory=dict)
     """Arguments of mkfs, by file system."""
     node_selector: dict[LabelKey, LabelValue] = msgspec.field(default_factory=dict)
@@ -159,6 +163,7 @@ def device_class(spec: DeviceClassSpec) -> DeviceClass:
         node_selector=tuple(spec.node_selector.items()),
         is_default=spec.default,
         copy_rate_bytes=spec.copy_rate,
+        scoring=spec.scoring,
     )
 
 

@@ -58,6 +58,18 @@ class Wipe(StrEnum):
     ZERO = "zero"
 
 
+class Scoring(StrEnum):
+    """Which of the nodes that a volume fits is the best for it.
+
+    SPREAD: the one with most bytes left afterwards. BINPACK: the one with least, so that others stay free for large
+    volumes. BALANCED: the one with the largest share of its room left, so that all are filled to the same percentage.
+    """
+
+    SPREAD = "spread"
+    BINPACK = "binpack"
+    BALANCED = "balanced"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
     """A volume's shape. `stripes` counts data stripes (parity excluded), `mirrors` the copies beyond the first."""
@@ -134,6 +146,7 @@ class DeviceClass:
     is_default: bool = False
     copy_rate_bytes: int = 0
     """How much a second the copies by bytes of this class move at most, together; 0: as much as they can."""
+    scoring: Scoring = Scoring.SPREAD
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

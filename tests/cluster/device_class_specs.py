@@ -82,6 +82,7 @@ thin_pools = joined(
 of_all_types = {
     "reserve": sizes,
     "wipe": mostly(st.sampled_from(["none", "signatures", "discard", "zero"]), WRONG_TYPES),
+    "scoring": mostly(st.sampled_from(["spread", "binpack", "balanced"]), WRONG_TYPES),
     "mkfsOptions": st.dictionaries(FILE_SYSTEMS, st.lists(OPTIONS, max_size=2), max_size=2),
     "nodeSelector": st.dictionaries(LABEL_KEYS, LABEL_VALUES, max_size=2),
     "default": mostly(st.booleans(), WRONG_TYPES),

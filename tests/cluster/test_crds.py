@@ -109,6 +109,10 @@ NONSENSE: list[tuple[Json, str]] = [
     ),
     (thick(reserve=True), "spec.reserve in body must be of type integer,string"),
     (thick(wipe="always"), 'spec.wipe: Unsupported value: "always": supported values: "none", "signatures", "discard"'),
+    (
+        thick(scoring="most"),
+        'spec.scoring: Unsupported value: "most": supported values: "spread", "binpack", "balanced"',
+    ),
     (thick(layout={"kind": "raid7"}), 'spec.layout.kind: Unsupported value: "raid7"'),
     (thick(layout={"kind": "linear", "stripes": 2}), f"a linear layout has no stripes; allowed for: {STRIPING}"),
     (thick(layout={"kind": "linear", "mirrors": 1}), "a linear layout has no mirrors; allowed for: raid1, raid10"),

@@ -20,6 +20,7 @@ from ullage.model import (
     DeviceType,
     Layout,
     LayoutKind,
+    Scoring,
     SnapshotPolicy,
     ThinPoolPolicy,
     Wipe,
@@ -30,7 +31,7 @@ KINDS = "linear, striped, raid1, raid5, raid6, raid10"
 STRIPING = "striped, raid5, raid6, raid10"
 CLASS_FIELDS = (
     "name, type, volumeGroups, thinPool, directory, sparse, reserve, layout, snapshots, wipe, copyRate, "
-    "mkfsOptions, nodeSelector, default"
+    "scoring, mkfsOptions, nodeSelector, default"
 )
 
 
@@ -64,6 +65,7 @@ def test_the_example_reads_as_it_says() -> None:
     assert fast.reserve_bytes == 10 << 30
     assert fast.mkfs_options == (("ext4", ("-m", "0")), ("xfs", ("-K",)))
     assert safe.layout == Layout(kind=LayoutKind.RAID1, mirrors=1, integrity=True)
+    assert fast.scoring is Scoring.SPREAD
     assert safe.wipe is Wipe.ZERO
     assert scratch.layout == Layout(kind=LayoutKind.STRIPED, stripes=3, stripe_size_bytes=256 << 10)
     assert thin_class.thin_pool == ThinPoolPolicy(
@@ -85,6 +87,12 @@ def test_snapshots_get_all_their_room_unless_their_class_says_less() -> None:
     assert only_class(one_class("snapshots: {sizePercent: 20, growAtPercent: 50}")).snapshots == SnapshotPolicy(
         size_percent=20, grow_at_percent=50
     )
+
+
+@pytest.mark.parametrize("scoring", Scoring)
+def test_a_class_says_which_node_is_best_for_its_volumes(scoring: Scoring) -> None:
+    assert only_class(one_class(f"scoring: {scoring}")).scoring is scoring
+    assert only_class(one_class("")).scoring is Scoring.SPREAD
 
 
 @pytest.mark.parametrize(
@@ -208,6 +216,10 @@ def test_a_directory_is_normalized() -> None:
         (
             one_class("wipe: always"),
             ["deviceClasses[0].wipe: 'always' is not allowed; one of: none, signatures, discard, zero"],
+        ),
+        (
+            one_class("scoring: most"),
+            ["deviceClasses[0].scoring: 'most' is not allowed; one of: spread, binpack, balanced"],
         ),
         (
             one_class("wipe: null"),
