@@ -1,11 +1,11 @@
 """The HTTP side of a process: health, readiness, metrics, and any WSGI application beside them.
 
-The only importer of cheroot, whose defaults are changed where they would hurt:
+Of cheroot, whose defaults are changed where they would hurt (what of a single connection is, is in `connections.py`):
 
 - an idle connection is kept 120 s: kube-scheduler keeps its own for 90 s and does not send a POST again when the server
   closes the connection at that moment;
-- TCP_NODELAY is on and every reply has a Content-Length: head and body are sent apart, which would otherwise cost each
-  small reply on a reused connection 40 ms (delayed ACK);
+- TCP_NODELAY is on and every reply has a Content-Length: a reply that leaves in two writes would otherwise take 40 ms
+  on a reused connection (delayed ACK);
 - a connection takes a thread only once there is something to read: Go's client dials more than it uses, and a few
   silent connections would hold every thread for those 120 s;
 - a listening socket passed by systemd is refused, not taken: cheroot takes the first one blindly, whatever it is for;
@@ -33,6 +33,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from ullage.connections import Connection, Tls, TlsFiles
 from ullage.errors import MIB, ConfigError
 from ullage.model import Problem
 
@@ -141,10 +142,17 @@ class HttpServer:
     """Serves a WSGI application on one address from `start` to `stop`; port 0 takes a free one, see `address`."""
 
     def __init__(
-        self, address: str, application: WSGIApplication, *, threads: int = THREADS, body_limit_bytes: int = 64 * MIB
+        self,
+        address: str,
+        application: WSGIApplication,
+        *,
+        threads: int = THREADS,
+        body_limit_bytes: int = 64 * MIB,
+        tls: TlsFiles | None = None,
     ) -> None:
         """`address` is `127.0.0.1:9252` or `[::1]:9252`; raises ConfigError. Nothing is bound yet."""
         self._configured = _host_and_port(address)
+        self._tls = None if tls is None else Tls(tls)
         self._application = application
         self._threads = threads
         self._body_limit_bytes = body_limit_bytes
@@ -168,6 +176,7 @@ class HttpServer:
             )
         server = _Server(self._configured, self._application, self._threads)
         server.max_request_body_size = self._body_limit_bytes
+        server.ssl_adapter = self._tls
         try:
             server.prepare()
         except OSError as failure:
@@ -205,6 +214,7 @@ class _Server(cheroot.wsgi.Server):
     max_request_header_size = HEAD_LIMIT_BYTES
     keep_alive_conn_limit = KEPT_CONNECTIONS
     nodelay = True
+    ConnectionClass = Connection
 
     def __init__(self, address: tuple[str, int], application: WSGIApplication, threads: int) -> None:
         super().__init__(

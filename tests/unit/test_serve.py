@@ -7,19 +7,26 @@ import logging
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing, suppress
 from http import HTTPStatus
 from pathlib import Path
+from typing import TYPE_CHECKING
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 import pytest
 from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.parser import text_string_to_metric_families
 
-from ullage.errors import ConfigError
+from ullage import connections
+from ullage.connections import Connection
+from ullage.errors import MIB, ConfigError
 from ullage.model import Problem
-from ullage.serve import IDLE_SECONDS, THREADS, HttpServer, Reply, Routes, standard_routes
+from ullage.serve import IDLE_SECONDS, THREADS, HttpServer, Reply, Routes, _Server, standard_routes
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 
 class Readiness:
@@ -182,7 +189,144 @@ def test_a_body_beyond_the_limit_is_refused() -> None:
         closing(http.client.HTTPConnection(server.address, timeout=10)) as client,
     ):
         assert ask(client, "/", "POST", b"ten bytes.")[0] == 200
-        assert ask(client, "/", "POST", b"ten bytes and more")[0] == 413
+        status, headers, body = ask(client, "/", "POST", b"ten bytes and more")
+        assert (status, body) == (413, "the body has 18 bytes, 10 are the most\n")
+        assert headers["Connection"] == "close"
+
+
+def test_who_sends_far_too_much_reads_why_all_the_same() -> None:
+    """A server that closes at once has its answer thrown away by the client's own kernel."""
+    with HttpServer("127.0.0.1:0", application, body_limit_bytes=10) as server:
+        host, _, port = server.address.rpartition(":")
+        with socket.create_connection((host, int(port)), timeout=10) as client:
+            client.sendall(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 8388608\r\n\r\n")
+            for _ in range(8):
+                client.sendall(b"x" * MIB)
+            answer = client.makefile("rb").read()
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert answer.endswith(b"the body has 8388608 bytes, 10 are the most\n")
+
+
+class RecordedSocket(socket.socket):
+    """Says what was given to the kernel in one go."""
+
+    def __init__(self, of: socket.socket) -> None:
+        super().__init__(of.family, of.type, of.proto, of.detach())
+        self.writes: list[bytes] = []
+
+    def sendall(self, content: ReadableBuffer, flags: int = 0) -> None:
+        self.writes.append(bytes(content))
+        super().sendall(content, flags)
+
+
+def test_a_reply_leaves_in_one_write() -> None:
+    """Head and body together: a client is woken once, and nothing waits for the acknowledgement of a first part."""
+    near, far = socket.socketpair()
+    with RecordedSocket(near) as ours, far:
+        far.sendall(b"POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nnodes")
+        Connection(_Server(("127.0.0.1", 0), application, 1), ours).communicate()
+        (reply,) = ours.writes
+    assert reply.startswith(b"HTTP/1.1 200 OK\r\nContent-Length: 13\r\n")
+    assert reply.endswith(b"\r\n\r\nnodes POST /a")
+
+
+def test_a_client_that_asks_first_is_told_to_go_on() -> None:
+    with HttpServer("127.0.0.1:0", application) as server:
+        host, _, port = server.address.rpartition(":")
+        with socket.create_connection((host, int(port)), timeout=10) as client:
+            client.sendall(b"POST /a HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n")
+            assert client.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"
+            client.sendall(b"nodes")
+            assert client.recv(1000).endswith(b"nodes POST /a")
+
+
+def test_requests_that_come_together_are_all_answered() -> None:
+    """What was read beyond the first is here already: no selector tells of it."""
+    with HttpServer("127.0.0.1:0", application) as server:
+        host, _, port = server.address.rpartition(":")
+        with socket.create_connection((host, int(port)), timeout=10) as client:
+            one = b"POST /%d HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\nx"
+            client.sendall(b"".join(one % number for number in range(20)))
+            received = b""
+            while b"POST /19" not in received:
+                received += client.recv(1 << 16)
+    assert received.count(b"HTTP/1.1 200 OK") == 20
+
+
+def says_its_thread(_environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    start_response("200 OK", [("Content-Length", "16")])
+    return [threading.current_thread().name[-16:].rjust(16).encode()]
+
+
+def test_a_request_on_the_heels_of_a_reply_stays_with_its_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "HEELS_SECONDS", 10.0)
+    with (
+        HttpServer("127.0.0.1:0", says_its_thread) as server,
+        closing(http.client.HTTPConnection(server.address, timeout=10)) as client,
+    ):
+        assert len({ask(client, "/")[2] for _ in range(8)}) == 1
+
+
+def test_who_never_ceases_to_ask_does_not_keep_others_waiting() -> None:
+    """As many as there are threads send everything at once; one more is answered before they have got half of it."""
+    asked: list[str] = []
+
+    def counts(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        time.sleep(0.002)
+        asked.append(environ["PATH_INFO"])
+        return says_its_thread(environ, start_response)
+
+    many = 1000
+    with HttpServer("127.0.0.1:0", counts) as server, ExitStack() as hot:
+        host, _, port = server.address.rpartition(":")
+        for _ in range(THREADS):
+            busy = hot.enter_context(socket.create_connection((host, int(port)), timeout=10))
+            busy.sendall(b"GET /busy HTTP/1.1\r\nHost: h\r\n\r\n" * many)
+            assert busy.recv(4)
+        with closing(http.client.HTTPConnection(server.address, timeout=10)) as client:
+            assert ask(client, "/other")[0] == 200
+        assert asked.count("/busy") < many * THREADS / 2
+
+
+def test_a_body_that_nobody_read_is_never_taken_for_a_request(client: http.client.HTTPConnection) -> None:
+    inner = b"GET /broken HTTP/1.1\r\nHost: h\r\n\r\n"
+    client.request("GET", "/healthz", inner)
+    assert client.getresponse().read() == b"ok\n"
+    assert ask(client, "/healthz")[0] == 200
+    client.request("GET", "/healthz", iter([inner]), {"Transfer-Encoding": "chunked"}, encode_chunked=True)
+    answer = client.getresponse()
+    assert (answer.headers["Connection"], answer.read()) == ("close", b"ok\n")
+    assert ask(client, "/healthz")[0] == 200
+
+
+def test_a_connection_serves_many_requests(client: http.client.HTTPConnection) -> None:
+    ask(client, "/healthz")
+    assert client.sock is not None
+    ours = client.sock.getsockname()
+    assert {ask(client, "/healthz")[0] for _ in range(1000)} == {200}
+    assert client.sock.getsockname() == ours
+
+
+def test_a_request_that_does_not_come_in_time_frees_its_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one that comes byte by byte: the limit is of the request, not of its pauses."""
+    monkeypatch.setattr(connections, "REQUEST_SECONDS", 0.3)
+    with HttpServer("127.0.0.1:0", application, threads=1) as server:
+        host, _, port = server.address.rpartition(":")
+        with socket.create_connection((host, int(port)), timeout=10) as slow:
+            slow.sendall(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\n")
+            is_ended = threading.Event()
+
+            def drip() -> None:
+                with suppress(OSError):
+                    while not is_ended.wait(0.02):
+                        slow.sendall(b"x")
+
+            dripping = threading.Thread(target=drip)
+            dripping.start()
+            with closing(http.client.HTTPConnection(server.address, timeout=10)) as client:
+                assert ask(client, "/")[0] == 200
+            is_ended.set()
+            dripping.join()
 
 
 def test_what_the_server_says_of_an_application_goes_to_the_log(caplog: pytest.LogCaptureFixture) -> None:
