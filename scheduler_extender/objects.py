@@ -1,4 +1,4 @@
-"""The cluster's objects, as little of each as placement needs: a hundred thousand of them are kept.
+"""The cluster's objects, as far as placement needs them.
 
 Decoded from the API server's words or from `kubectl get -o json`; the same Structs either way.
 """
@@ -13,7 +13,7 @@ from scheduler_extender.wire import ClaimSpec, Pod
 from ullage.kube.device_class import DeviceClassObject
 from ullage.kube.foreign import Node, PersistentVolume, StorageClass
 from ullage.kube.logical_volume import LogicalVolume
-from ullage.kube.meta import Meta, Resource
+from ullage.kube.meta import Key, Meta, Resource
 from ullage.kube.node_storage import NodeStorage
 
 SELECTED_NODE = "volume.kubernetes.io/selected-node"
@@ -25,15 +25,17 @@ CONTENTS = Resource(
     group="snapshot.storage.k8s.io", version="v1", plural="volumesnapshotcontents", kind="VolumeSnapshotContent"
 )
 
-Key: TypeAlias = tuple[str, str]
-"""Namespace (empty where there is none) and name."""
-
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """v1 PersistentVolumeClaim."""
 
     metadata: Meta
     spec: ClaimSpec = ClaimSpec()
+
+    @property
+    def key(self) -> Key:
+        """Namespace and name."""
+        return self.metadata.namespace, self.metadata.name
 
     @property
     def selected_node(self) -> str:

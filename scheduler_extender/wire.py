@@ -6,8 +6,14 @@ Kubernetes' usual JSON. Structs name the fields that are used and no others.
 
 from __future__ import annotations
 
+from typing import Annotated, TypeVar
+
 import msgspec
 
+from ullage.errors import InvalidRequestError
+
+Decoded = TypeVar("Decoded")
+Int64 = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 MOST_SCORE = 10
 """extenderv1.MaxExtenderPriority; the least is 0."""
 
@@ -120,3 +126,99 @@ class Pod(msgspec.Struct, frozen=True, kw_only=True):
             elif each.ephemeral is not None and each.ephemeral.volume_claim_template is not None:
                 found[f"{self.metadata.name}-{each.name}"] = each.ephemeral.volume_claim_template
         return tuple(found.items())
+
+
+class NodeHead(msgspec.Struct, frozen=True, kw_only=True):
+    """v1 Node, of which the rest is passed on as it came."""
+
+    metadata: Meta
+
+
+class NodeList(msgspec.Struct, frozen=True, kw_only=True):
+    """v1 NodeList: every Node as its own JSON."""
+
+    items: list[msgspec.Raw] | None = None
+
+
+class ExtenderArgs(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
+    """What filter and prioritize are asked: `NodeNames` of an extender with `nodeCacheCapable`, else `Nodes`."""
+
+    pod: Pod
+    nodes: NodeList | None = None
+    node_names: list[str] | None = None
+
+
+class FilterResult(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
+    """ExtenderFilterResult. What was asked by names is answered by names: without a list, no node would pass."""
+
+    nodes: NodeList | msgspec.UnsetType = msgspec.UNSET
+    node_names: list[str] | msgspec.UnsetType = msgspec.UNSET
+    failed_and_unresolvable_nodes: dict[str, str]
+    """With reasons. Unresolvable: evicting Pods frees no disk, so these are no candidates for preemption."""
+
+
+class HostPriority(msgspec.Struct, frozen=True, kw_only=True, rename="pascal", gc=False):
+    """How good a node is, 0 to `MOST_SCORE`."""
+
+    host: str
+    score: int
+
+
+class MetaPod(msgspec.Struct, frozen=True, kw_only=True):
+    """A victim, by uid alone."""
+
+    uid: str = msgspec.field(name="UID")
+
+
+class MetaVictims(msgspec.Struct, frozen=True, kw_only=True):
+    """Who would be evicted from a node."""
+
+    pods: list[MetaPod] | None = msgspec.field(name="Pods", default=None)
+    broken_budgets: Int64 = msgspec.field(name="NumPDBViolations", default=0)
+
+
+class VictimHead(msgspec.Struct, frozen=True, kw_only=True):
+    """A victim, as a whole v1 Pod."""
+
+    metadata: Meta
+
+
+class Victims(msgspec.Struct, frozen=True, kw_only=True):
+    """Who would be evicted from a node, as whole Pods."""
+
+    pods: list[VictimHead] | None = msgspec.field(name="Pods", default=None)
+    broken_budgets: Int64 = msgspec.field(name="NumPDBViolations", default=0)
+
+    def by_uid(self) -> MetaVictims:
+        """The form of the answer."""
+        pods = [MetaPod(uid=each.metadata.uid) for each in self.pods or ()]
+        return MetaVictims(pods=pods, broken_budgets=self.broken_budgets)
+
+
+class PreemptionArgs(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
+    """ExtenderPreemptionArgs: by uid of an extender with `nodeCacheCapable`, else with whole Pods."""
+
+    pod: Pod
+    node_name_to_victims: dict[str, Victims | None] | None = None
+    node_name_to_meta_victims: dict[str, MetaVictims | None] | None = None
+
+    @property
+    def victims(self) -> dict[str, MetaVictims]:
+        """By node, however they were told."""
+        found = {node: each.by_uid() for node, each in (self.node_name_to_victims or {}).items() if each is not None}
+        found.update((node, each) for node, each in (self.node_name_to_meta_victims or {}).items() if each is not None)
+        return found
+
+
+class PreemptionResult(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
+    """ExtenderPreemptionResult, always by uid. A node that is kept keeps its victims."""
+
+    node_name_to_meta_victims: dict[str, MetaVictims]
+
+
+def decoded(decoder: msgspec.json.Decoder[Decoded], body: bytes | msgspec.Raw) -> Decoded:
+    """What a body says; raises InvalidRequestError with the place in it that is wrong."""
+    try:
+        return decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as failure:
+        raise InvalidRequestError(f"the body cannot be read: {failure}") from failure
