@@ -17,6 +17,7 @@ from node_agent.backends.port import StoreReport
 from node_agent.cluster.metrics import ObjectCollector, ReconcileMetrics, describe_link
 from node_agent.fills import Fill, Fills
 from node_agent.metrics import FillCollector, HoldMetrics, OperationMetrics, StoreCollector
+from scheduler_extender.metrics import RequestMetrics, StandingCollector
 from tests.unit.kube_doubles import ApiServer
 from ullage.errors import GIB, MIB, CommandFailedError
 from ullage.kube.api import Api
@@ -130,6 +131,11 @@ def scrape() -> str:
     CapacityMetrics(registry).observe("create", "ok")
     AbandonedMetrics(registry).observe("removed")
     registry.register(LoopCollector(lambda: {"volume_without_object": 1}, lambda: 0))
+    requests = RequestMetrics(registry)
+    requests.answered("filter", 200, 0.001)
+    requests.asked("filter", 500)
+    requests.decided({"n-1": "no storage agent on this node"}, is_unplaced=True)
+    registry.register(StandingCollector(lambda: (), lambda: 1))
     with fills.turn(volume.id, Fill(device_class=volume.device_class, left_bytes=GIB), lambda _: None):
         return exposition(registry)().body.decode()
 

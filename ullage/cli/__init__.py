@@ -15,6 +15,7 @@ from ullage.errors import ConfigError, UllageError
 SUBCOMMANDS = (
     "agent",
     "controller",
+    "extender",
     "node",
     "standalone",
     "volume",
@@ -23,6 +24,8 @@ SUBCOMMANDS = (
     "volumes",
     "orphans",
     "recover",
+    "explain",
+    "simulate",
 )
 """Modules of this package, each with `describe(parser)` and `run(options) -> exit code`."""
 

@@ -23,7 +23,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ullage.cli.output import DEFAULT_CSI_SOCKET
-from ullage.cli.process import CALL_GRACE_SECONDS, Signals, add_process_options, begin, http_server
+from ullage.cli.process import (
+    CALL_GRACE_SECONDS,
+    Signals,
+    add_process_options,
+    begin,
+    http_server,
+    seconds,
+    some_seconds,
+)
 from ullage.model import Problem
 
 if TYPE_CHECKING:
@@ -56,21 +64,21 @@ def describe(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--node-loss-delay",
-        type=_seconds,
+        type=seconds,
         default=0.0,
         metavar="SECONDS",
         help="give up the volumes of a node that has been gone from the cluster for so long (never)",
     )
     parser.add_argument(
         "--orphan-scan",
-        type=_some_seconds,
+        type=some_seconds,
         default=300.0,
         metavar="SECONDS",
         help="between two looks for orphans (300)",
     )
     parser.add_argument(
         "--abandoned-after",
-        type=_seconds,
+        type=seconds,
         default=300.0,
         metavar="SECONDS",
         help="remove a volume whose claim is gone before it had a PersistentVolume, if it was never written to (300; "
@@ -184,20 +192,3 @@ def _loops(  # noqa: PLR0913, PLR0917 - what this wires together
         LoopCollector(lambda: loops.orphans.counts, lambda: node_loss.gone if node_loss is not None else None)
     )
     return loops
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
-    return seconds
-
-
-def _some_seconds(text: str) -> float:
-    seconds = _seconds(text)
-    if not seconds:
-        raise argparse.ArgumentTypeError("0 seconds are no time to wait")
-    return seconds

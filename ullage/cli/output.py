@@ -52,13 +52,17 @@ def show_items(output: str, columns: Sequence[Column], rows: Sequence[Sequence[s
         )
         sys.stdout.flush()  # whoever watches through a pipe sees it now
         return
+    sys.stdout.write(table(output, columns, rows))
+    sys.stdout.flush()
+
+
+def table(output: str, columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> str:
+    """The rows under their headings, each column as wide as it has to be."""
     shown = [index for index, column in enumerate(columns) if output == "wide" or not column.is_wide]
     lines = [[columns[index].heading for index in shown], *([row[index] for index in shown] for row in rows)]
     widths = [max(len(line[place]) for line in lines) for place in range(len(shown))]
-    for line in lines:
-        padded = "   ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-        sys.stdout.write(f"{padded.rstrip()}\n")
-    sys.stdout.flush()
+    padded = ("   ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
+    return "".join(f"{line.rstrip()}\n" for line in padded)
 
 
 def _plain(value: object) -> object:

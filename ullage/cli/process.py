@@ -62,3 +62,22 @@ class Signals:
         """Yield at each SIGHUP, end at the first SIGTERM or SIGINT."""
         while self._received.get() == signal.SIGHUP:
             yield
+
+
+def seconds(text: str) -> float:
+    """A number of seconds, 0 included, for argparse."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = -1.0
+    if not 0 <= found < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
+    return found
+
+
+def some_seconds(text: str) -> float:
+    """The same without 0."""
+    found = seconds(text)
+    if not found:
+        raise argparse.ArgumentTypeError("0 seconds are no time to wait")
+    return found
