@@ -19,7 +19,7 @@ from typing import Any, Self
 from tests.cluster import things
 from tests.cluster.kubelet import CLAIMS, PODS
 from tests.cluster.machine import CLASSES
-from tests.cluster.things import EVENTS, SNAPSHOTS, is_bound
+from tests.cluster.things import CONTENTS, EVENTS, SNAPSHOTS, is_bound
 from tests.rigs.cluster.api import Api, Json, Refusal
 from tests.rigs.host import RigError
 
@@ -32,23 +32,31 @@ SNAPSHOT_PART = 0.15
 """… and of so many of the others a snapshot is taken."""
 PATIENCE_SECONDS = 240.0
 """For one step of one claim's life, faults included."""
+TOLD_SECONDS = 180.0
+"""client-go looks for an API server that has died up to a minute apart, and for what it has missed after that."""
 LOOK_SECONDS = 0.3
 PAUSE_SECONDS = 0.5
 LASTING = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.UNPROCESSABLE_ENTITY})
 """Refusals that time does not mend."""
+SOURCE_FINALIZER = "snapshot.storage.kubernetes.io/pvc-as-source-protection"
+"""On a claim, for as long as snapshot-controller believes that a snapshot is being made of it."""
 
 
 class Load:
     """It runs for as long as the context lasts; then every claim is brought to its end, which has to come.
 
-    `made`, `bound` and `deleted` count claims, `snapshots` those that were ready.
+    `made`, `bound` and `deleted` count claims, `snapshots` those that were ready. Those that were `stranded` were made,
+    and csi-snapshotter has said so of their contents, but snapshot-controller did not come to know it by itself.
     """
 
-    def __init__(self, api: Api, seed: int, *, at_once: int = CLAIMS_AT_ONCE) -> None:
-        """Nothing is asked for yet."""
+    def __init__(
+        self, api: Api, seed: int, *, at_once: int = CLAIMS_AT_ONCE, operator: Callable[[], object] = lambda: None
+    ) -> None:
+        """Nothing is asked for yet. The `operator` is called for a stranded snapshot: restarts snapshot-controller."""
         self.count: Counter[str] = Counter()
         self.errors: list[str] = []
         self._api = api
+        self._operator = operator
         self._is_over = threading.Event()
         self._are_gone = threading.Event()
         self._numbers = count()
@@ -139,11 +147,26 @@ class Load:
         self._add("deleted")
 
     def _snapshot(self, name: str) -> None:
-        """To its end, too: snapshot-controller (8.7) strands one, and its claim, that goes within some 20 ms."""
+        """To its end, too: its claim cannot end before.
+
+        Two bugs of snapshot-controller (8.7) are borne as they have to be. When the answer to its creation of a content
+        is lost, it takes its own draft for the content, and because a draft has no version takes none that comes later:
+        until it is restarted the snapshot is not ready. (And who deletes the snapshot then leaves it on the disk: the
+        content has not got its finalizer.) And a claim's finalizer stays for ever if the snapshot is gone before
+        snapshot-controller, whose watch of claims may be a minute behind, has seen the finalizer that it has itself
+        set: so that is waited for.
+        """
         path = f"{SNAPSHOTS}/{name}"
         self._make(SNAPSHOTS, things.snapshot(name, name))
-        self._see(path, lambda found: found is not None and found.get("status", {}).get("readyToUse"))
+        self._see(f"{CONTENTS}/{name}", _is_ready)
+        try:
+            self._see(path, _is_ready, TOLD_SECONDS)
+        except RigError:
+            self._add("stranded")
+            self._operator()
+            self._see(path, _is_ready)
         self._add("snapshots")
+        self._see(f"{CLAIMS}/{name}", lambda found: found is not None and not _is_a_source(found))
         self._delete(path)
         self._see(path, lambda found: found is None)
 
@@ -153,7 +176,9 @@ class Load:
     def _delete(self, path: str) -> None:
         self.insist(lambda: self._api.delete(path))
 
-    def _see(self, path: str, is_so: Callable[[Json | None], object]) -> None:
+    def _see(
+        self, path: str, is_so: Callable[[Json | None], object], patience_seconds: float = PATIENCE_SECONDS
+    ) -> None:
         """Wait until it is seen to be so, by a look that was begun after this; raises RigError, with what it is."""
         began = time.monotonic()
 
@@ -162,16 +187,16 @@ class Load:
             return looked > began and bool(is_so(found.get(path)))
 
         with self._looked:
-            if not self._looked.wait_for(is_seen, PATIENCE_SECONDS):
-                raise RigError(f"{path} is not as expected after {PATIENCE_SECONDS:.0f} s: {self._look[1].get(path)}")
+            if not self._looked.wait_for(is_seen, patience_seconds):
+                raise RigError(f"{path} is not as expected after {patience_seconds:.0f} s: {self._look[1].get(path)}")
 
     def _watch(self) -> None:
         while not self._are_gone.wait(LOOK_SECONDS):
             began = time.monotonic()
             try:
                 found = {
-                    f"{path}/{each['metadata']['name']}": each
-                    for path in (CLAIMS, SNAPSHOTS)
+                    f"{path}/{_user_name(each)}": each
+                    for path in (CLAIMS, SNAPSHOTS, CONTENTS)
                     for each in self._api.items(path)
                 }
             except (RigError, Refusal):
@@ -190,3 +215,17 @@ class Load:
     def _add(self, what: str) -> None:
         with self._counting:
             self.count[what] += 1
+
+
+def _user_name(thing: Json) -> str:
+    """What its user calls it: a content has its snapshot's name."""
+    return str(thing["spec"].get("volumeSnapshotRef", thing["metadata"])["name"])
+
+
+def _is_ready(snapshot: Json | None) -> bool:
+    """Of its content likewise."""
+    return snapshot is not None and bool(snapshot.get("status", {}).get("readyToUse"))
+
+
+def _is_a_source(claim: Json) -> bool:
+    return SOURCE_FINALIZER in claim["metadata"].get("finalizers", ())

@@ -12,10 +12,12 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.rigs.cluster.nodes import ROOM
 from tests.rigs.host import RigError
 from tests.rigs.sanity.stores import mount_points, run
 from ullage.errors import GIB
@@ -26,12 +28,24 @@ MKFS: Mapping[str, Sequence[str]] = {
 }
 """A file system for each class: one whose files share blocks, so that snapshots are free, and one whose do not."""
 CLASSES = tuple(MKFS)
-SIZE_BYTES = 4 * GIB
+SIZES: Mapping[str, int] = dict.fromkeys(MKFS, 4 * GIB)
 PATIENCE_SECONDS = 20.0
 """The kernel lets go of a detached loop device's file a moment later."""
 POLL_SECONDS = 0.1
 IN_ITS_NAMESPACE = 'while [ "$1" != -- ]; do mount --bind "$1" "$2" || exit 70; shift 2; done; shift; exec "$@"'
 """What runs before an agent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """What a node is to be."""
+
+    name: str
+    sizes: Mapping[str, int] = field(default_factory=lambda: SIZES)
+    """Of each class's file system: in bytes, and sparse."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    room: Mapping[str, str] = field(default_factory=lambda: ROOM)
+    """What it has for Pods."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,14 +78,13 @@ class Machine:
 
 
 @contextmanager
-def machines(folder: Path, names: Sequence[str], size_bytes: int = SIZE_BYTES) -> Iterator[dict[str, Machine]]:
+def machines(folder: Path, hosts: Sequence[Host]) -> Iterator[dict[str, Machine]]:
     """Nodes below `folder`. At the end nothing of them is mounted or attached; their agents have ended by then.
 
     Raises RigError, also when something does not go.
     """
     volumes = folder / "volumes"
     directories = {name: volumes / name for name in CLASSES}
-    made: dict[str, Machine] = {}
     try:
         # What is unmounted out here is to be unmounted in every namespace, another run's among them; what an agent
         # mounts at the classes' directories is to be seen by it alone.
@@ -79,21 +92,21 @@ def machines(folder: Path, names: Sequence[str], size_bytes: int = SIZE_BYTES) -
         _bound(volumes, "--make-private")
         for directory in directories.values():
             directory.mkdir()
-        for name in names:
-            made[name] = _made(folder / name, directories, size_bytes)
-        yield made
+        with ThreadPoolExecutor(max_workers=os.cpu_count()) as together:
+            made = list(together.map(lambda host: _made(folder / host.name, directories, host.sizes), hosts))
+        yield {each.name: each for each in made}
     finally:
         _clear(folder)
 
 
-def _made(place: Path, directories: Mapping[str, Path], size_bytes: int) -> Machine:
+def _made(place: Path, directories: Mapping[str, Path], sizes: Mapping[str, int]) -> Machine:
     root = place / "kubelet"
     _bound(root, "--make-shared")
     stores = {name: place / name for name in CLASSES}
     for name, store in stores.items():
         image = store.with_suffix(".disk")
         with image.open("wb") as file:
-            file.truncate(size_bytes)
+            file.truncate(sizes[name])
         run(*MKFS[name], str(image))
         store.mkdir()
         run("mount", "-o", "loop", str(image), str(store))

@@ -1,4 +1,4 @@
-"""A whole cluster for the tests: the real control plane and sidecars, our controllers, our agents on three nodes.
+"""A whole cluster for the tests: the real control plane and sidecars, our controllers, our agents on three nodes or so.
 
 with cluster(folder, logs) as scene:
     scene.claim("data", pod=True)
@@ -22,7 +22,7 @@ from typing import TypeVar
 from tests.cluster import audit as audits
 from tests.cluster import things
 from tests.cluster.kubelet import CLAIMS, PODS, VOLUMES, Kubelet
-from tests.cluster.machine import CLASSES, SIZE_BYTES, Machine, machines
+from tests.cluster.machine import CLASSES, Host, Machine, machines
 from tests.cluster.things import EVENTS, LOGICAL_VOLUMES, NODE_STORAGES, USERS, is_bound
 from tests.csi import kubelet as driver
 from tests.rigs.cluster import api as rest
@@ -37,7 +37,7 @@ from tests.rigs.host import RigError
 from ullage.kube.api import Api
 from ullage.kube.connection import connect
 
-NODES = ("n1", "n2", "n3")
+HOSTS = (Host(name="n1"), Host(name="n2"), Host(name="n3"))
 WAIT_SECONDS = 90.0
 POLL_SECONDS = 0.15
 LEADING = ("--leader-election", f"--leader-election-namespace={ours.NAMESPACE}")
@@ -178,8 +178,7 @@ class Cluster:
     def clear(self) -> None:
         """Delete all that users have made, used or not."""
         for path in USERS:
-            for found in self.objects.items(path):
-                self.objects.delete(f"{path}/{found['metadata']['name']}?gracePeriodSeconds=0")
+            self.objects.delete(f"{path}?gracePeriodSeconds=0")
             if path == PODS:
                 for node in self.nodes.values():
                     node.kubelet.calls.clean()
@@ -197,7 +196,7 @@ def cluster(  # noqa: PLR0913 - what differs from test to test
     *,
     controllers: int = 1,
     electing: Sequence[str] = NAMES,
-    size_bytes: int = SIZE_BYTES,
+    hosts: Sequence[Host] = HOSTS,
     more: Sequence[str] = (),
 ) -> Iterator[Cluster]:
     """All of it, for a while. `folder` has a short path, for sockets; `more` are further words for the controllers.
@@ -208,11 +207,11 @@ def cluster(  # noqa: PLR0913 - what differs from test to test
         flags = dict.fromkeys(electing if controllers > 1 else (), LEADING)
         flags[PROVISIONER] = (*flags.get(PROVISIONER, ()), SWEEP)
         ends.callback(_keep_logs, folder, logs)
-        made = ends.enter_context(machines(folder, NODES, size_bytes))
+        made = ends.enter_context(machines(folder, hosts))
         plane = ends.enter_context(ControlPlane(logs))
         objects = plane.api()
-        _prepare(objects, made)
-        agents = {name: _agent(folder, plane, made[name]) for name in NODES}
+        _prepare(objects, hosts, made)
+        agents = {name: _agent(folder, plane, each) for name, each in made.items()}
         ours_all = [_controller(folder, plane, f"c{number}", more) for number in range(controllers)]
         for each in (*agents.values(), *ours_all):
             ends.callback(each.process.kill)
@@ -233,8 +232,8 @@ def cluster(  # noqa: PLR0913 - what differs from test to test
             there[name] = Node(
                 name=name, machine=machine, agent=agents[name], kubelet=Kubelet(api=objects, node=name, calls=calls)
             )
-        for name in NODES:
-            _wait_reported(objects, agents[name])
+        for agent in agents.values():
+            _wait_reported(objects, agent)
         yield Cluster(
             plane=plane,
             api=Api(connect(plane.kubeconfig)),
@@ -245,15 +244,15 @@ def cluster(  # noqa: PLR0913 - what differs from test to test
         )
 
 
-def _prepare(objects: rest.Api, made: Mapping[str, Machine]) -> None:
+def _prepare(objects: rest.Api, hosts: Sequence[Host], made: Mapping[str, Machine]) -> None:
     """What an administrator installs, and kubelets with the driver register."""
     install(objects)
     install_snapshot_crds(objects)
     for path in things.ALL:  # of a new definition the server says for a moment that it is not there yet
         until(partial(_is_listed, objects, path), lambda: "its kind is not served")
     things.make_snapshot_classes(objects)
-    for name in made:
-        nodes.add(objects, name)
+    for host in hosts:
+        nodes.add(objects, host.name, labels=host.labels, room=host.room)
     directories = next(iter(made.values())).directories
     things.make_classes(objects, {name: str(path) for name, path in directories.items()})
 

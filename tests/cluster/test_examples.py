@@ -9,6 +9,8 @@ import msgspec
 import pytest
 
 from csi.parameters import check_parameters, check_snapshot_parameters, wipe
+from scheduler_extender.groups import wish_of
+from scheduler_extender.wire import Meta, OwnerReference, Pod
 from tests.rigs.cluster.api import Api, Json
 from tests.rigs.cluster.control_plane import ControlPlane
 from tests.rigs.cluster.crds import install_snapshot_crds
@@ -18,6 +20,7 @@ from ullage.storage_classes import DRIVER, device_class_name
 
 STRICT = "?" + urlencode({"dryRun": "All", "fieldValidation": "Strict"})
 EXAMPLES = read(DEPLOY / "examples")
+STORAGE_CLASSES = {each["metadata"]["name"] for each in EXAMPLES if each["kind"] == "StorageClass"}
 CLASSES = {each["metadata"]["name"] for each in EXAMPLES if each["kind"] == "DeviceClass"}
 
 
@@ -45,9 +48,24 @@ def test_an_example_is_taken_as_it_is_written(admin: Api, example: Json) -> None
         case "VolumeAttributesClass":
             assert made["driverName"] == DRIVER
             assert wipe(made["parameters"]) is not None
+        case "PersistentVolumeClaim":
+            _is_understood(made)
+        case "StatefulSet":
+            for each in made["spec"]["volumeClaimTemplates"]:
+                _is_understood(each, of=made["metadata"]["name"])
         case _:
             assert made["driver"] == DRIVER
             check_snapshot_parameters(made.get("parameters", {}))
+
+
+def _is_understood(claim: Json, *, of: str = "") -> None:
+    """The StorageClass is one of the examples', and how the claim wants to be spread says something."""
+    name = claim["metadata"]["name"]
+    assert claim["spec"]["storageClassName"] in STORAGE_CLASSES
+    owners = (OwnerReference(kind="StatefulSet", name=of, controller=True),) if of else ()
+    pod = Pod(metadata=Meta(namespace="default", name=f"{of}-0", owner_references=owners))
+    key = ("default", f"{name}-{of}-0" if of else name)
+    assert wish_of(key, labels={}, annotations=claim["metadata"]["annotations"], pod=pod) is not None
 
 
 @pytest.mark.parametrize("folder", ["namespace.yaml", "crds", "rbac", "admission", "csidriver.yaml"])

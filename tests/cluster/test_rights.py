@@ -1,4 +1,4 @@
-"""The rights of our two accounts, as the API server itself sums them up."""
+"""The rights of our three accounts, as the API server itself sums them up."""
 
 from __future__ import annotations
 
@@ -42,19 +42,38 @@ AGENT_MAY_NOT = [
     *((verb, "", "persistentvolumeclaims", "") for verb in (*SEEN, *WRITES)),
     *((verb, "coordination.k8s.io", "leases", NAMESPACE) for verb in WRITES),
 ]
+EXTENDER_MAY = [
+    *((verb, "ullage.io", kind, "") for verb in SEEN for kind in ("logicalvolumes", "nodestorages", "deviceclasses")),
+    *(
+        (verb, "", kind, "")
+        for verb in SEEN
+        for kind in ("nodes", "pods", "persistentvolumeclaims", "persistentvolumes")
+    ),
+    *((verb, "apps", "statefulsets", "") for verb in SEEN),
+    *((verb, "storage.k8s.io", "storageclasses", "") for verb in SEEN),
+    *((verb, "snapshot.storage.k8s.io", "volumesnapshotcontents", "") for verb in SEEN),
+]
+EXTENDER_MAY_NOT = [(verb, group, kind, "") for _, group, kind, _ in EXTENDER_MAY for verb in WRITES] + [
+    *((verb, "ullage.io", kind, "") for verb in WRITES for kind in ("logicalvolumes/status", "nodestorages/status")),
+    *((verb, "", kind, NAMESPACE) for verb in (*SEEN, *WRITES) for kind in ("configmaps", "pods/exec", "pods/binding")),
+    *((verb, "coordination.k8s.io", "leases", NAMESPACE) for verb in WRITES),
+]
 
 
 def test_the_accounts_have_the_rights_that_they_need_and_no_others(api_only: ControlPlane) -> None:
     install(api_only.api())
     controller = api_only.api(api_only.token_for(NAMESPACE, "ullage-controller"))
     agent = api_only.api(api_only.token_for(NAMESPACE, "ullage-node"))
+    extender = api_only.api(api_only.token_for(NAMESPACE, "ullage-extender"))
     may = [
         *((controller, each) for each in CONTROLLER_MAY),
         *((agent, each) for each in AGENT_MAY),
+        *((extender, each) for each in EXTENDER_MAY),
     ]
     may_not = [
         *((controller, each) for each in (*NOBODY_OF_OURS_MAY, *CONTROLLER_MAY_NOT)),
         *((agent, each) for each in (*NOBODY_OF_OURS_MAY, *AGENT_MAY_NOT)),
+        *((extender, each) for each in (*NOBODY_OF_OURS_MAY, *EXTENDER_MAY_NOT)),
     ]
     assert [each for api, each in may if not allowed(api, *each)] == []
     assert [each for api, each in may_not if allowed(api, *each)] == []

@@ -25,9 +25,9 @@ def test_a_kubeconfig_names_its_server_and_its_user_in_one_context(tmp_path: Pat
 
 
 def test_a_node_is_ready_and_says_where_the_driver_s_volumes_are_as_kubelet_would() -> None:
-    node = nodes._node("one", zone="a")
+    node = nodes._node("one", "a", {"rack": "r1"}, nodes.ROOM)
     driver = nodes._csi_node("one", "uid")["spec"]["drivers"]
-    assert node["metadata"]["labels"][NODE_KEY] == "one"
+    assert (node["metadata"]["labels"][NODE_KEY], node["metadata"]["labels"]["rack"]) == ("one", "r1")
     assert [(each["type"], each["status"]) for each in node["status"]["conditions"]] == [("Ready", "True")]
     assert driver == [{"name": DRIVER, "nodeID": "one", "topologyKeys": [NODE_KEY]}]
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import shutil
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http import HTTPStatus
@@ -22,19 +22,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import yaml
-
 from tests.rigs.cluster import keys
 from tests.rigs.cluster.api import Api, Refusal
 from tests.rigs.cluster.process import Process, free_ports
+from tests.rigs.cluster.scheduler import DEFAULT_NAME, QPS, configuration
 from tests.rigs.gotools import programs
 from tests.rigs.host import RigError
 
 ETCD, API_SERVER = "etcd", "kube-apiserver"
 CONTROLLERS, SCHEDULER = "kube-controller-manager", "kube-scheduler"
 NAMES = (ETCD, API_SERVER, CONTROLLERS, SCHEDULER)
-QPS = 200
-"""Their own limit, of 20 or 50 requests a second each, would be what a test with many claims waits for."""
 TOKEN_SECONDS = 86400
 ASK_SECONDS = 10.0
 ISSUER = "https://kubernetes.default.svc"
@@ -76,10 +73,8 @@ class ControlPlane:
             API_SERVER: self._process(API_SERVER, [*self._api_server_flags(), *api_flags], self._is_api_ready),
         }
         if not only_api:
-            more = {CONTROLLERS: [*self._controller_flags(), *controller_flags], SCHEDULER: self._scheduler_flags()}
-            for name, flags in more.items():
-                itself = Api(f"https://127.0.0.1:{self._ports[name]}", self.certificate)
-                self._processes[name] = self._process(name, flags, partial(itself.is_ready, "/healthz"))
+            self._add(CONTROLLERS, [*self._controller_flags(), *controller_flags])
+            self._add(SCHEDULER, self._scheduler_flags(SCHEDULER, {}))
 
     @property
     def kubeconfig(self) -> Path:
@@ -90,6 +85,11 @@ class ControlPlane:
     def certificate(self) -> Path:
         """The API server's: what its clients check it against."""
         return self._keys.certificate
+
+    @property
+    def key(self) -> Path:
+        """Of its certificate: for whatever else is to be known by it."""
+        return self._keys.key
 
     def api(self, token: str | None = None) -> Api:
         """The API server as the admin, or as whoever has the token."""
@@ -142,6 +142,18 @@ class ControlPlane:
         """For what is not asked often: its log, its pid, signals."""
         return self._processes[name]
 
+    def configure_scheduler(self, more: Mapping[str, Any]) -> None:
+        """Start kube-scheduler anew, with these further fields in its configuration and no others; raises RigError."""
+        self._scheduler_flags(SCHEDULER, more)
+        self.restart(SCHEDULER)
+
+    def add_scheduler(self, name: str, more: Mapping[str, Any]) -> None:
+        """Start a kube-scheduler beside the other, for Pods whose `schedulerName` is `name`; raises RigError."""
+        self._binaries[name] = programs.get(SCHEDULER)
+        (self._ports[name],) = free_ports(1)
+        self._add(name, self._scheduler_flags(name, more, name))
+        self.start(name)
+
     def compact(self) -> None:
         """Make etcd forget every revision before the present one; raises RigError.
 
@@ -178,6 +190,11 @@ class ControlPlane:
 
     def _process(self, name: str, flags: Sequence[str], is_ready: Callable[[], bool]) -> Process:
         return Process([self._binaries[name], *flags], self.folder / f"{name}.log", is_ready)
+
+    def _add(self, name: str, flags: Sequence[str]) -> None:
+        """A program that serves its health by HTTPS."""
+        itself = Api(f"https://127.0.0.1:{self._ports[name]}", self.certificate)
+        self._processes[name] = self._process(name, flags, partial(itself.is_ready, "/healthz"))
 
     def _kubeconfig(self, user: str, token: str) -> Path:
         path = self.folder / f"{user.replace(':', '-')}.kubeconfig"
@@ -227,7 +244,7 @@ class ControlPlane:
 
     def _controller_flags(self) -> list[str]:
         return [
-            *self._flags_of_clients(CONTROLLERS),
+            *self._flags_of_clients(CONTROLLERS, CONTROLLERS),
             f"--kubeconfig={self._kubeconfigs[f'system:{CONTROLLERS}']}",
             "--leader-elect=false",
             f"--kube-api-qps={QPS}",
@@ -238,20 +255,15 @@ class ControlPlane:
             f"--root-ca-file={self.certificate}",
         ]
 
-    def _scheduler_flags(self) -> list[str]:
-        config = self.folder / "kube-scheduler.yaml"
-        kubeconfig = str(self._kubeconfigs[f"system:{SCHEDULER}"])
-        content = {
-            "apiVersion": "kubescheduler.config.k8s.io/v1",
-            "kind": "KubeSchedulerConfiguration",
-            "clientConnection": {"kubeconfig": kubeconfig, "qps": QPS, "burst": 2 * QPS},
-            "leaderElection": {"leaderElect": False},
-        }
-        config.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
-        return [*self._flags_of_clients(SCHEDULER), f"--config={config}"]
+    def _scheduler_flags(self, name: str, more: Mapping[str, Any], pods_of: str = DEFAULT_NAME) -> list[str]:
+        """What else it is to be is in a file."""
+        config = self.folder / f"{name}.yaml"
+        content = configuration(self._kubeconfigs[f"system:{SCHEDULER}"], more, pods_of)
+        config.write_text(content, encoding="utf-8")
+        return [*self._flags_of_clients(name, SCHEDULER), f"--config={config}"]
 
-    def _flags_of_clients(self, name: str) -> list[str]:
-        kubeconfig = self._kubeconfigs[f"system:{name}"]
+    def _flags_of_clients(self, name: str, user: str) -> list[str]:
+        kubeconfig = self._kubeconfigs[f"system:{user}"]
         return [
             "--bind-address=127.0.0.1",
             f"--secure-port={self._ports[name]}",

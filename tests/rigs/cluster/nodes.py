@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from tests.rigs.cluster.api import Api, Json
@@ -14,9 +15,11 @@ ROOM = {"cpu": "64", "memory": "256Gi", "pods": "1000", "ephemeral-storage": "1T
 HEARTBEAT = "2026-01-01T00:00:00Z"
 
 
-def add(api: Api, name: str, zone: str = "a") -> None:
-    """Add a node that is Ready, on which the driver is registered; raises Refusal."""
-    node = api.create(NODES, _node(name, zone))
+def add(
+    api: Api, name: str, zone: str = "a", *, labels: Mapping[str, str] = {}, room: Mapping[str, str] = ROOM
+) -> None:
+    """Add a node that is Ready, on which the driver is registered; raises Refusal. `labels` are further ones."""
+    node = api.create(NODES, _node(name, zone, labels, room))
     api.create(CSI_NODES, _csi_node(name, node["metadata"]["uid"]))
 
 
@@ -32,14 +35,15 @@ def set_ready(api: Api, name: str, *, is_ready: bool) -> None:
     api.patch(f"{NODES}/{name}/status", {"status": {"conditions": [condition]}})
 
 
-def _node(name: str, zone: str) -> dict[str, Any]:
+def _node(name: str, zone: str, more: Mapping[str, str], room: Mapping[str, str]) -> dict[str, Any]:
     labels = {
         "kubernetes.io/hostname": name,
         "kubernetes.io/os": "linux",
         "topology.kubernetes.io/zone": zone,
         NODE_KEY: name,  # kubelet copies it from NodeGetInfo
+        **more,
     }
-    status = {"capacity": ROOM, "allocatable": ROOM, "conditions": [_condition("True")]}
+    status = {"capacity": dict(room), "allocatable": dict(room), "conditions": [_condition("True")]}
     return {"metadata": {"name": name, "labels": labels}, "status": status}
 
 
