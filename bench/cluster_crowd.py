@@ -143,15 +143,16 @@ def _node(api: Api, number: int, volumes: int) -> None:
     owner = OwnerReference(api_version="v1", kind=NODES.kind, name=name, uid=uid)
     meta = Meta(name=name, owner_references=(owner,))
     api.create(NODE_STORAGES, NodeStorage(api_version=API_VERSION, kind=NODE_STORAGES.kind, metadata=meta))
-    api.patch(NODE_STORAGES, name, {"status": _report(volumes)}, subresource="status")
+    api.patch(NODE_STORAGES, name, {"status": report(volumes)}, subresource="status")
     for each in range(volumes):
         made = ordered(volume_of(number, each), name, CLASS, SIZE_BYTES)
         api.create(LOGICAL_VOLUMES, made)
         api.patch(LOGICAL_VOLUMES, made.id, carved(made, 1), subresource="status")
-        api.create(PERSISTENT_VOLUMES, _persistent(made))
+        api.create(PERSISTENT_VOLUMES, persistent(made))
 
 
-def _report(volumes: int) -> StorageStatus:
+def report(volumes: int) -> StorageStatus:
+    """What a node's agent says of its storage, with so many volumes in it."""
     disks = [
         PhysicalVolume(name=f"/dev/nvme{number}n1", free_bytes=DISK_BYTES - volumes * SIZE_BYTES // DISKS - 4 * MIB)
         for number in range(DISKS)
@@ -175,7 +176,7 @@ def _report(volumes: int) -> StorageStatus:
     )
 
 
-def _persistent(of: LogicalVolume) -> dict[str, Any]:
+def persistent(of: LogicalVolume) -> dict[str, Any]:
     """As external-provisioner writes it."""
     claim = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "namespace": NAMESPACE, "name": f"data-{of.id}"}
     terms = [{"matchExpressions": [{"key": NODE_KEY, "operator": "In", "values": [of.node]}]}]

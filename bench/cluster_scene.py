@@ -7,7 +7,6 @@ version and flags.
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 import urllib.request
@@ -21,7 +20,7 @@ import yaml
 
 from bench import idle_driver
 from bench.counting import AUDIT_POLICY, Write, lasting, total, writes
-from bench.lvm_rig import BenchError, Memory, memory_of
+from bench.lvm_rig import BenchError, Memory, cpu_seconds_of, memory_of
 from tests.rigs.cluster import manifests, nodes, ours, sidecars
 from tests.rigs.cluster.control_plane import ControlPlane
 from tests.rigs.cluster.disks import disks
@@ -258,7 +257,12 @@ def memory(program: Ours) -> Memory:
 
 def peak_bytes(program: Ours) -> int:
     """The most memory that was resident at once, so far."""
-    for line in Path(f"/proc/{program.process.pid}/status").read_text(encoding="ascii").splitlines():
+    return peak_bytes_of(program.process.pid)
+
+
+def peak_bytes_of(pid: int) -> int:
+    """The same of any process."""
+    for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) << 10
     raise BenchError("the kernel does not tell VmHWM")
@@ -266,5 +270,4 @@ def peak_bytes(program: Ours) -> int:
 
 def cpu_seconds(program: Ours) -> float:
     """What the program has had of the processors so far: unlike time, hardly more on a busy machine."""
-    fields = Path(f"/proc/{program.process.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return cpu_seconds_of(program.process.pid)
