@@ -25,6 +25,18 @@ class BlockDevice:
     """Device-mapper's lasting name for it, as `Volume.dm_uuid`; empty when it is no device-mapper's."""
 
 
+def flush(path: str) -> None:
+    """Wait until all that this device has been given is on it for good, its own cache included; raises DeviceError."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as failure:
+        raise DeviceError(f"{path} cannot be flushed: {failure.strerror}", path=path) from failure
+
+
 def block_device(path: str) -> BlockDevice:
     """What is behind this path; raises DeviceError when it is not there or is no block device."""
     try:

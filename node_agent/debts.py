@@ -2,7 +2,7 @@
 
 Each is noted in a file before it is taken, and the note goes when it was given back. The next start pays what notes are
 left, before anything else. The notes belong below /run: nothing stays frozen over a reboot. A pool's metadata snapshot
-does, if the power went in the seconds of one: it is then refused as another's, with the command that releases it.
+does, and a tag on the pool tells of it then (`backends/lvm/metadata_snapshots`).
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ class Debt(msgspec.Struct, frozen=True, kw_only=True):
 
     kind: str
     facts: dict[str, str]
+
+
+_DEBTS = msgspec.json.Decoder(Debt)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,7 @@ class Debts:
             return
         for note in sorted(self.directory.glob(f"{kind}-*{SUFFIX}")):
             try:
-                debt = msgspec.json.decode(note.read_bytes(), type=Debt)
+                debt = _DEBTS.decode(note.read_bytes())
             except (OSError, msgspec.DecodeError) as failure:
                 log.error("a debt cannot be read", extra={"path": str(note), "why": str(failure)})  # noqa: TRY400
                 continue

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from node_agent.agent import Agent
 from node_agent.assembly import assemble, backends
+from node_agent.backends.lvm.tags import METADATA_SNAPSHOT
 from node_agent.debts import Debts
 from tests.contract.faults import Around, Death, Fate, Programs, Stall, begun, kill_myself, undisturbed
 from tests.contract.sites import GROUP, SITES, Site, run, wanted
@@ -228,6 +229,23 @@ def test_after_a_real_death_too_and_after_a_boot(site: Site, tmp_path: Path, wor
         run("vgchange", "--activate", "n", GROUP)  # it is in the pool's metadata: a boot does not release it
     again = _agent(site, tmp_path)
     assert _held() == "-"
+    assert not list(tmp_path.iterdir())
+    assert _chunks(list(again.changed(BASE, TARGET).ranges)) == {1, 2}
+
+
+def test_what_a_power_cut_has_left_is_known_by_its_tag_and_released(site: Site, tmp_path: Path) -> None:
+    """/run has gone with the power, and the notes in it."""
+    _two(site, tmp_path)
+    child = multiprocessing.get_context("spawn").Process(target=_die_after, args=(site.name, tmp_path, "thin_delta"))
+    child.start()
+    child.join()
+    for note in tmp_path.iterdir():
+        note.unlink()
+    run("vgchange", "--activate", "n", GROUP)
+    assert METADATA_SNAPSHOT in run("lvs", "--noheadings", "-o", "lv_tags", f"{GROUP}/pool0")
+    again = _agent(site, tmp_path)
+    assert _held() == "-"
+    assert METADATA_SNAPSHOT not in run("lvs", "--noheadings", "-o", "lv_tags", f"{GROUP}/pool0")
     assert not list(tmp_path.iterdir())
     assert _chunks(list(again.changed(BASE, TARGET).ranges)) == {1, 2}
 

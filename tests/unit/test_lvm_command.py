@@ -22,6 +22,7 @@ from node_agent.backends.lvm.command import (
 from ullage.errors import (
     CommandFailedError,
     ConflictError,
+    DeviceError,
     InsufficientCapacityError,
     InvalidRequestError,
     NotFoundError,
@@ -201,7 +202,7 @@ def test_silence_is_said_to_be_silence() -> None:
 
 def test_every_call_names_its_devices_and_never_scans_volumes() -> None:
     runner = Scripted()
-    lvm = Lvm(runner=runner)
+    lvm = Lvm(runner=runner, flush=lambda _: None)
     assert lvm.look("fullreport", "--all", devices=("/dev/vda", "/dev/vdb")) == "said"
     assert lvm.change("lvcreate", "vg0", devices=("/dev/vda",)).stdout == "said"
     assert runner.asked == [
@@ -218,10 +219,32 @@ def test_a_prefix_stands_before_and_without_udev_lvm_waits_for_nobody() -> None:
     assert argv == ("nsenter", "--", "lvm", "vgs", "--config", f"{CONFIG} {WITHOUT_UDEV}", "--devices", "")
 
 
+def test_what_was_changed_is_safe_on_every_device_before_it_is_told_and_a_look_flushes_nothing() -> None:
+    runner = Scripted()
+    flushed: list[str] = []
+
+    def flush(device: str) -> None:
+        assert len(runner.asked) == 1
+        flushed.append(device)
+
+    lvm = Lvm(runner=runner, flush=flush)
+    lvm.change("lvcreate", "vg0", devices=("/dev/vda", "/dev/vdb"))
+    lvm.look("fullreport", devices=("/dev/vda",))
+    assert flushed == ["/dev/vda", "/dev/vdb"]
+
+
+def test_a_change_that_is_not_surely_safe_is_not_told_as_done(tmp_path: Path) -> None:
+    with pytest.raises(DeviceError, match=r"gone cannot be flushed: No such file or directory"):
+        Lvm(runner=Scripted()).change("lvcreate", "vg0", devices=(str(tmp_path / "gone"),))
+    file = tmp_path / "there"
+    file.touch()
+    Lvm(runner=Scripted()).change("lvcreate", "vg0", devices=(str(file),))
+
+
 def test_a_refused_change_is_raised_as_its_meaning_from_the_failure() -> None:
     failure = refusal("open: remove").failure()
     with pytest.raises(VolumeInUseError, match=r"^LVM refused: Logical volume vg0/spanning in use\.$") as raised:
-        Lvm(runner=Scripted(failure)).change("lvremove", devices=("/dev/vda",))
+        Lvm(runner=Scripted(failure), flush=lambda _: None).change("lvremove", devices=("/dev/vda",))
     assert raised.value.__cause__ is failure
     assert raised.value.facts == {"exit_code": 5}
 

@@ -14,6 +14,7 @@ import pytest
 from node_agent.backends.lvm.backend import LvmBackend
 from node_agent.backends.lvm.command import Lvm
 from node_agent.backends.lvm.metadata_snapshots import MetadataSnapshots
+from node_agent.backends.lvm.tags import METADATA_SNAPSHOT
 from node_agent.debts import Debts
 from ullage.errors import (
     KIB,
@@ -58,6 +59,8 @@ class Kernel:
     def __init__(self) -> None:
         self.root = "-"
         self.is_active = True
+        self.tags = ["theirs"]
+        """Of the pool."""
         self.ran: list[str] = []
         self.numbers = {"s-2": 2, "s-3": 3}
         self.before: dict[str, Callable[[], None]] = {}
@@ -94,8 +97,11 @@ class Kernel:
             said = ""
         return Finished(argv=tuple(argv), exit_code=0, stdout=said, stderr="", seconds=0.0)
 
-    def _said(self, words: tuple[str, ...]) -> str:  # noqa: PLR0911 - one for each program
+    def _said(self, words: tuple[str, ...]) -> str:  # noqa: C901, PLR0911 - one for each program
         match words:
+            case ("lvm", "lvs", *rest) if "lv_tags" in rest:
+                assert rest[-1] == POOL
+                return f"  {','.join(self.tags)}\n"
             case ("lvm", "lvs", *_):
                 rows = [
                     {
@@ -109,6 +115,12 @@ class Kernel:
                 ]
                 theirs = {"lv_name": "other", "lv_uuid": "u", "lv_tags": "", "pool_lv": "", "thin_id": ""}
                 return json.dumps({"report": [{"lv": [*rows, theirs]}]})
+            case ("lvm", "lvchange", *rest) if rest[-3:-1] == ["--addtag", METADATA_SNAPSHOT]:
+                self.tags = ["theirs", METADATA_SNAPSHOT]
+                return ""
+            case ("lvm", "lvchange", *rest) if rest[-3:-1] == ["--deltag", METADATA_SNAPSHOT]:
+                self.tags = ["theirs"]
+                return ""
             case ("lvm", "lvchange", *rest):
                 assert rest[-3:] == ["--activate", "y", POOL]
                 self.is_active = True
@@ -164,9 +176,14 @@ CHANGED = [ByteRange(offset_bytes=64 * KIB, size_bytes=128 * KIB)]
 
 def backend(kernel: Kernel, notes: Path) -> LvmBackend:
     """After a start of the process."""
-    started = LvmBackend(Lvm(runner=kernel, prefix=PREFIX), Debts(notes))
+    started = LvmBackend(Lvm(runner=kernel, prefix=PREFIX, flush=lambda _: None), Debts(notes))
     started.configure([])
     return started
+
+
+def left_by(kernel: Kernel, notes: Path, patience_seconds: float = 30.0) -> MetadataSnapshots:
+    lvm = Lvm(runner=kernel, prefix=PREFIX, flush=lambda _: None)
+    return MetadataSnapshots(lvm, Debts(notes), lambda _: ("/dev/vda",), patience_seconds=patience_seconds)
 
 
 @pytest.fixture
@@ -176,7 +193,10 @@ def kernel() -> Kernel:
 
 def test_it_is_taken_read_and_released_and_only_then_looked_through(kernel: Kernel, tmp_path: Path) -> None:
     answer = backend(kernel, tmp_path).changed(BASE, TARGET)
-    words = ("lvs", "status", "reserve_", "status", "thin_delta", "status", "release_", "lvs")
+    words = (
+        *("lvs", "status", "--addtag", "reserve_", "status", "thin_delta"),
+        *("status", "release_", "--deltag", "lvs"),
+    )
     assert [word in ran for word, ran in zip(words, kernel.ran, strict=True)] == [True] * len(words)
     assert (kernel.root, list(tmp_path.iterdir())) == ("-", [])
     assert list(answer) == CHANGED
@@ -282,6 +302,44 @@ def test_what_a_dead_process_had_is_left_alone_where_another_has_taken_one_since
     assert (kernel.root, list(tmp_path.iterdir())) == ("12", [])
 
 
+def test_what_a_power_cut_has_left_is_released_whether_it_is_asked_for_first_or_seen_in_a_report(
+    kernel: Kernel, tmp_path: Path
+) -> None:
+    """No note is there any more; the tag on the pool is."""
+    kernel.root, kernel.tags = "37", ["theirs", METADATA_SNAPSHOT]
+    assert list(backend(kernel, tmp_path).changed(BASE, TARGET)) == CHANGED
+    assert (kernel.root, kernel.tags, list(tmp_path.iterdir())) == ("-", ["theirs"], [])
+    kernel.root, kernel.tags = "37", ["theirs", METADATA_SNAPSHOT]
+    left_by(kernel, tmp_path).recover([POOL])
+    assert (kernel.root, kernel.tags, list(tmp_path.iterdir())) == ("-", ["theirs"], [])
+
+
+def test_a_report_older_than_the_tags_end_releases_nothing(kernel: Kernel, tmp_path: Path) -> None:
+    kernel.root = "12"
+    left_by(kernel, tmp_path).recover([POOL])
+    assert kernel.root == "12"
+
+
+def test_one_that_is_in_use_is_no_left_over_whatever_a_report_says(kernel: Kernel, tmp_path: Path) -> None:
+    snapshots = left_by(kernel, tmp_path)
+    with snapshots.taken(POOL, "reading", devices=()):
+        snapshots.recover([POOL])
+        assert (kernel.root, kernel.tags) == ("37", ["theirs", METADATA_SNAPSHOT])
+    assert (kernel.root, kernel.tags) == ("-", ["theirs"])
+
+
+def test_what_a_power_cut_has_left_of_a_pool_that_is_not_active_is_released_once_it_is(
+    kernel: Kernel, tmp_path: Path
+) -> None:
+    kernel.root, kernel.tags, kernel.is_active = "37", [METADATA_SNAPSHOT], False
+    snapshots = left_by(kernel, tmp_path)
+    snapshots.recover([POOL])
+    assert (kernel.root, len(list(tmp_path.iterdir()))) == ("37", 1)
+    kernel.is_active = True
+    snapshots.release_left_over()
+    assert (kernel.root, kernel.tags, list(tmp_path.iterdir())) == ("-", ["theirs"], [])
+
+
 def test_what_was_left_of_a_pool_that_is_not_there_yet_is_released_once_it_is(kernel: Kernel, tmp_path: Path) -> None:
     kernel.root, kernel.is_active = "37", False
     Debts(tmp_path).owe("metadata-snapshot", {"pool": POOL, "root": "37"})
@@ -325,7 +383,7 @@ def test_a_snapshot_that_has_gone_or_is_another_by_now_is_an_error(kernel: Kerne
 
 
 def test_a_second_caller_waits_and_is_told_who_has_it(kernel: Kernel, tmp_path: Path) -> None:
-    snapshots = MetadataSnapshots(Lvm(runner=kernel, prefix=PREFIX), Debts(tmp_path), patience_seconds=0.05)
+    snapshots = left_by(kernel, tmp_path, patience_seconds=0.05)
     goes_on, is_there = threading.Event(), threading.Event()
 
     def first() -> None:

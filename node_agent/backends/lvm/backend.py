@@ -16,6 +16,7 @@ from dataclasses import replace
 from node_agent.backends.lvm import cow, creation, free_runs, renewal, tags
 from node_agent.backends.lvm.command import Lvm
 from node_agent.backends.lvm.metadata_snapshots import MetadataSnapshots
+from node_agent.backends.lvm.pool_messages import PoolMessages
 from node_agent.backends.lvm.pools import PHYSICAL_VOLUME_MISSING, data_bytes, metadata_bytes
 from node_agent.backends.lvm.report import COMPONENT
 from node_agent.backends.lvm.stores import Stores
@@ -64,7 +65,8 @@ class LvmBackend:
         """Nothing is looked at until the first `look`, but for what is owed."""
         self._lvm = lvm
         self._stores = Stores(lvm)
-        self._metadata_snapshots = MetadataSnapshots(lvm, debts or Debts())
+        self._metadata_snapshots = MetadataSnapshots(lvm, debts or Debts(), self._stores.devices_or_all)
+        self._pool_messages = PoolMessages(lvm, self._stores.devices)
         self._thin_metadata = ThinMetadata(lvm, self._stores, self._metadata_snapshots)
         self._is_configured = False
 
@@ -80,8 +82,10 @@ class LvmBackend:
         )
 
     def look(self) -> tuple[StoreReport, ...]:
-        """See Backend."""
-        return self._stores.look()
+        """See Backend. A metadata snapshot that a power cut has left is released."""
+        reports = self._stores.look()
+        self._metadata_snapshots.recover(self._stores.marked)
+        return reports
 
     def look_at(self, store: StoreName) -> StoreReport:
         """See Backend."""
@@ -115,10 +119,11 @@ class LvmBackend:
                 f"{new.source.id} has integrity, and LVM takes no snapshots of such a volume", volume_id=new.source.id
             )
         marks = (word for tag in creation.marks(new) for word in ("--addtag", tag))
-        self._change(
-            new.pool.store,
-            *("lvcreate", "--yes", "--name", new.id, *creation.shape(new), *marks, *self._where_new(new)),
-        )
+        with self._pool_messages.doubted(new.pool.name):
+            self._change(
+                new.pool.store,
+                *("lvcreate", "--yes", "--name", new.id, *creation.shape(new), *marks, *self._where_new(new)),
+            )
         made = creation.volume(new, creation.label(new))
         if new.source is not None and is_snapshot and new.pool.type is DeviceType.THIN:
             size_bytes = new.source.device_size_bytes
@@ -243,7 +248,9 @@ class LvmBackend:
         """See Backend. That nobody has it open lvremove itself checks, for five seconds, under its lock."""
         if volume.layout.is_raid and not volume.layout.integrity and volume.state is not VolumeState.READY:
             self._remove_loose_parts(volume)
-        self._select_ours(volume, "lvremove", "--yes", only_if=REMOVABLE)
+        is_thin = volume.type is DeviceType.THIN
+        with self._pool_messages.ended(volume.pool, volume) if is_thin else nullcontext():
+            self._select_ours(volume, "lvremove", "--yes", only_if=REMOVABLE)
 
     def activate(self, store: StoreName, volumes: Sequence[Volume]) -> None:
         """See Backend."""

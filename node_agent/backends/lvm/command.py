@@ -4,6 +4,9 @@ Every call names its devices. A report over all volume groups sees the candidate
 volume, so that a guest's LVM inside a volume is neither read nor activated); every other call sees only the physical
 volumes of its own volume group, so that a suspended or dying device elsewhere cannot hang it.
 
+LVM writes its metadata without a flush of the disks' own caches (tried with lvm2 2.03.16). So after each change we do
+that: what is said to be there, or gone, is so after a power cut, too.
+
 Changing commands are read by exit code and by their English (LC_ALL=C): lvm2 2.03.16 refuses `--reportformat json` for
 RAID and thin volumes, and crashes when it is combined with `--select` on lvchange and lvremove. For the same reason no
 `lvm` shell is used: it crashes on a report that follows a change.
@@ -12,9 +15,10 @@ RAID and thin volumes, and crashes when it is combined with `--select` on lvchan
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from node_agent.block import flush
 from ullage.errors import (
     CommandFailedError,
     ConflictError,
@@ -47,17 +51,33 @@ class Lvm:
     runner: Runner
     prefix: tuple[str, ...] = ()
     has_udev: bool = True
+    flush: Callable[[str], None] = flush
+    """A device; raises DeviceError."""
 
     def look(self, verb: str, *arguments: str, devices: Sequence[str]) -> str:
         """Standard output of a command that changes nothing; raises CommandFailedError, CommandTimedOutError."""
         return self.runner.look(self._argv(verb, arguments, devices), timeout_seconds=LOOK_SECONDS).stdout
 
+    def metadata_on(self, device: str) -> str:
+        """A volume group's metadata as this physical volume has it; raises CommandFailedError, CommandTimedOutError.
+
+        pvck opens no other device, and of one that `--devices` names it says that it is not among them (lvm2 2.03.16).
+        """
+        argv = (*self.prefix, "lvm", "pvck", "--config", CONFIG, "--dump", "metadata", device)
+        return self.runner.look(argv, timeout_seconds=LOOK_SECONDS).stdout
+
     def change(self, verb: str, *arguments: str, devices: Sequence[str]) -> Finished:
-        """Run a changing command to its end; raises what `meaning_of` makes of a refusal."""
+        """Run a changing command to its end, its change safe on all devices.
+
+        Raises what `meaning_of` makes of a refusal, and DeviceError.
+        """
         try:
-            return self.runner.change(self._argv(verb, arguments, devices))
+            finished = self.runner.change(self._argv(verb, arguments, devices))
         except CommandFailedError as failure:
             raise meaning_of(failure) from failure
+        for device in devices:
+            self.flush(device)
+        return finished
 
     def tell_pool(self, pool: PoolName, message: str) -> None:
         """Send a thin pool a message past LVM, as thin-provisioning.rst knows them; raises CommandFailedError."""

@@ -27,10 +27,13 @@ class _RunsReport(msgspec.Struct):
     report: list[_Runs]
 
 
+_RUNS = msgspec.json.Decoder(_RunsReport, strict=False)
+
+
 def end_of_free(report: str, wanted_bytes: int) -> int:
     """The extent on one physical volume up to which, it included, `wanted_bytes` are free; from `pvs --segments`."""
     try:
-        rows = msgspec.json.decode(report.encode(), type=_RunsReport, strict=False).report[0].pvseg
+        rows = _RUNS.decode(report).report[0].pvseg
     except (msgspec.MsgspecError, IndexError) as failure:
         raise UnreadableReportError(f"lvm's report makes no sense: {failure}", argv=("lvm", "pvs")) from failure
     for row in rows:

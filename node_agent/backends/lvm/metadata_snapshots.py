@@ -5,16 +5,19 @@ somebody else, and it is released only while it is the one that was taken. The k
 was there before is in it.
 
 It outlives its taker, and a reboot too: it is part of the metadata. So it is noted before it is taken (`debts`), and
-what a dead process has left is released by the next, as soon as the pool is there.
+what a dead process has left is released by the next, as soon as the pool is there. Such a note goes with a reboot, and
+a tag on the pool does not: one that is held, with our tag, and owed by nobody of this boot, is what a power cut has
+left of ours.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from node_agent.backends.lvm import tags
 from node_agent.backends.lvm.command import LOOK_SECONDS, Lvm, mapped
 from node_agent.debts import Debts
 from node_agent.store_locks import STORE_PATIENCE_SECONDS, StoreLocks
@@ -42,9 +45,16 @@ class _Owed:
 class MetadataSnapshots:
     """Thread-safe."""
 
-    def __init__(self, lvm: Lvm, debts: Debts, *, patience_seconds: float = STORE_PATIENCE_SECONDS) -> None:
-        """Nothing is looked at, and no note read, before `take_over`."""
-        self._lvm, self._debts = lvm, debts
+    def __init__(
+        self,
+        lvm: Lvm,
+        debts: Debts,
+        devices: Callable[[StoreName], Sequence[str]],
+        *,
+        patience_seconds: float = STORE_PATIENCE_SECONDS,
+    ) -> None:
+        """Nothing is looked at, no note read, before `take_over`. `devices` are what a group's commands may read."""
+        self._lvm, self._debts, self._devices = lvm, debts, devices
         self._pools = StoreLocks(patience_seconds)
         self._owed: dict[PoolName, _Owed] = {}
 
@@ -61,9 +71,13 @@ class MetadataSnapshots:
                 self._release(pool)
                 root = self._root(pool)
             if root != NONE_HELD:
-                raise _held_by_another(pool, root)
+                if not self._is_marked(pool):
+                    raise _held_by_another(pool, root)
+                self._owe(pool, root)
+                self._release(pool)
             self._owe(pool, None)
             try:
+                self._mark(pool, "--addtag")
                 self._reserve(pool)
                 self._owe(pool, self._root(pool))
                 yield f"/dev/mapper/{mapped(pool)}_tmeta"
@@ -86,6 +100,22 @@ class MetadataSnapshots:
             except StoreBusyError:
                 continue  # it is in use, and released after that
 
+    def recover(self, marked: Iterable[PoolName]) -> None:
+        """Release what a power cut has left, of the pools that a report has found marked."""
+        for pool in marked:
+            if pool in self._owed:
+                continue
+            try:
+                with self._pools.hold(StoreName(pool), "release of a metadata snapshot", 0):
+                    if pool not in self._owed and self._is_marked(pool):  # the report may be older than the lock
+                        log.info("a metadata snapshot was left by a power cut", extra={"pool": pool})
+                        self._owe(pool, None)
+                        self._try_to_release(pool)
+            except StoreBusyError:
+                continue  # it is in use
+            except UllageError as failure:
+                log.warning("metadata snapshot not released", extra={"pool": pool, "why": str(failure)})
+
     def _root_once_active(self, pool: PoolName, devices: Sequence[str]) -> str:
         """As `_root`, of a pool that may have no device yet: after a boot those of its volumes bring it, if any do."""
         try:
@@ -100,6 +130,7 @@ class MetadataSnapshots:
         except CommandFailedError as failure:
             if HELD_ALREADY not in failure.stderr:
                 raise
+            self._mark(pool, "--deltag")
             self._owed.pop(pool).paid()
             raise _held_by_another(pool, self._root(pool)) from failure
 
@@ -118,8 +149,20 @@ class MetadataSnapshots:
         root = self._root(pool)
         if root != NONE_HELD and owed.root in (None, root):
             self._lvm.tell_pool(pool, "release_metadata_snap")
+        self._mark(pool, "--deltag")
         del self._owed[pool]
         owed.paid()
+
+    def _mark(self, pool: PoolName, change: str) -> None:
+        """Put the tag on, or take it off; nothing happens where that is so already."""
+        self._lvm.change("lvchange", change, tags.METADATA_SNAPSHOT, pool, devices=self._devices_of(pool))
+
+    def _is_marked(self, pool: PoolName) -> bool:
+        said = self._lvm.look("lvs", "--noheadings", "-o", "lv_tags", pool, devices=self._devices_of(pool))
+        return tags.METADATA_SNAPSHOT in said.strip().split(",")
+
+    def _devices_of(self, pool: PoolName) -> Sequence[str]:
+        return self._devices(StoreName(pool.partition("/")[0]))
 
     def _owe(self, pool: PoolName, root: str | None) -> None:
         facts = {"pool": pool, **({"root": root} if root else {})}

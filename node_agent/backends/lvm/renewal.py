@@ -41,6 +41,9 @@ class _Report(msgspec.Struct, kw_only=True):
     report: list[_Section]
 
 
+_REPORTS = msgspec.json.Decoder(_Report)
+
+
 def renew(lvm: Lvm, store: StoreName, snapshots: Sequence[Volume], *, devices: Sequence[str]) -> None:
     """Let these thin snapshots of one volume group hold what their sources, which are held still, hold now.
 
@@ -49,7 +52,7 @@ def renew(lvm: Lvm, store: StoreName, snapshots: Sequence[Volume], *, devices: S
     """
     text = lvm.look("lvs", "--reportformat", "json", "-o", FIELDS, store, devices=devices)
     try:
-        rows = {row.lv_name: row for section in msgspec.json.decode(text, type=_Report).report for row in section.lv}
+        rows = {row.lv_name: row for section in _REPORTS.decode(text).report for row in section.lv}
     except msgspec.MsgspecError as failure:
         raise UnreadableReportError(f"lvs makes no sense: {failure}", argv=("lvm", "lvs")) from failure
     for pool, new, origin in [_ids(store, each, rows) for each in snapshots]:

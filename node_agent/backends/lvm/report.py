@@ -57,6 +57,8 @@ class ThinPool:
     metadata_percent: float
     zeroes_new_blocks: bool
     health: str
+    is_marked: bool = False
+    """Its metadata snapshot is ours, or was when the power went."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,14 +81,19 @@ class VolumeGroup:
     """Integrity metadata that LVM had made for a volume, and not yet given to it when it died."""
 
 
+_PARTS = msgspec.json.Decoder(FullReport)
+_GROUPS = msgspec.json.Decoder(GroupReport, strict=False)
+_SECTIONS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
 def volume_groups(report: str) -> dict[StoreName, VolumeGroup]:
     """Every volume group in the output of `lvm fullreport`, by name; raises UnreadableReportError."""
     try:
-        parts = msgspec.json.decode(report.encode(), type=FullReport).report
+        parts = _PARTS.decode(report).report
         groups = [
-            _volume_group(msgspec.json.decode(part, type=GroupReport, strict=False))
+            _volume_group(_GROUPS.decode(part))
             for part in parts
-            if msgspec.json.decode(part, type=dict[str, msgspec.Raw]).keys() != FREE_PHYSICAL_VOLUMES
+            if _SECTIONS.decode(part).keys() != FREE_PHYSICAL_VOLUMES
         ]
     except (msgspec.MsgspecError, ValueError, LookupError, ArithmeticError) as failure:
         raise UnreadableReportError(f"lvm's report makes no sense: {failure}", argv=("lvm", "fullreport")) from failure
@@ -267,6 +274,7 @@ def _thin_pools(rows: Iterable[LogicalVolumeRow], segments: dict[str, SegmentRow
                 metadata_percent=float(row.metadata_percent or 0),
                 zeroes_new_blocks=segments[row.lv_name].zero == "zero",
                 health=row.lv_health_status,
+                is_marked=tags.METADATA_SNAPSHOT in row.lv_tags.split(","),
             )
 
 

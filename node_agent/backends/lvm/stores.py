@@ -17,7 +17,7 @@ from node_agent.backends.lvm.report import VolumeGroup, volume_groups
 from node_agent.backends.lvm.rows import ARGUMENTS
 from node_agent.backends.port import StoreReport
 from ullage.errors import CommandError, CommandFailedError, CommandMissingError, CommandTimedOutError
-from ullage.model import DeviceClass, Problem, StoreName
+from ullage.model import DeviceClass, PoolName, Problem, StoreName
 
 
 class Stores:
@@ -30,6 +30,8 @@ class Stores:
         self._file_directories: tuple[str, ...] = ()
         self._devices: dict[StoreName, tuple[str, ...]] = {}
         """The physical volumes of each group at its last look: what its commands may read. Replaced, never changed."""
+        self.marked: frozenset[PoolName] = frozenset()
+        """The thin pools whose metadata snapshot is marked as ours, as the last look at everything has found them."""
 
     def configure(self, classes: tuple[DeviceClass, ...], file_directories: tuple[str, ...]) -> None:
         """Take these classes from now on; no loop device of a file in `file_directories` is looked at."""
@@ -53,6 +55,12 @@ class Stores:
             if name in self._devices or group.volumes or any(names(each, name) for each in self._classes)
         }
         self._devices = {**self._devices, **{name: group.devices for name, group in ours.items()}}
+        self.marked = frozenset(
+            PoolName(f"{name}/{pool.name}")
+            for name, group in ours.items()
+            for pool in group.thin_pools
+            if pool.is_marked
+        )
         return (
             *(store_report(group, self._classes) for _, group in sorted(ours.items())),
             *(_missing(name) for name in sorted(wanted - ours.keys())),
@@ -76,6 +84,10 @@ class Stores:
     def devices(self, store: StoreName) -> tuple[str, ...]:
         """The physical volumes of a group at its last look: what its commands may read. None for one never seen."""
         return self._devices.get(store, ())
+
+    def devices_or_all(self, store: StoreName) -> tuple[str, ...]:
+        """The same, and every candidate for a group that was not looked at yet."""
+        return self.devices(store) or tuple(candidates(self._file_directories))
 
     def group(self, store: StoreName) -> VolumeGroup | None:
         """One group as it is now, or None: it is not on the devices it was last seen on."""

@@ -15,6 +15,8 @@ from ullage.model import DeviceClassName, GroupId, Owner, VolumeId, VolumeKind, 
 PREFIX = "ullage.io/"
 POOL = f"{PREFIX}pool"
 """On a thin pool that we made on demand."""
+METADATA_SNAPSHOT = f"{PREFIX}metadata-snapshot"
+"""On a thin pool, whoever made it, for as long as we hold its metadata snapshot."""
 CREATING = f"{PREFIX}state=creating"
 DELETING = f"{PREFIX}state=deleting"
 GROWING = re.compile(rf"{re.escape(PREFIX)}state=growing:([0-9]+)")

@@ -55,6 +55,9 @@ class IdReport(msgspec.Struct):
     report: list[IdSection]
 
 
+_IDS_SAID = msgspec.json.Decoder(IdReport)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThinId:
     """Which device of its pool's metadata a logical volume is; another of the same name has another uuid."""
@@ -118,7 +121,7 @@ class ThinMetadata:
         """The thin volumes of ours in this volume group."""
         said = self._lvm.look("lvs", *IDS, store, devices=self._stores.devices(store))
         try:
-            (section,) = msgspec.json.decode(said, type=IdReport).report
+            (section,) = _IDS_SAID.decode(said).report
             return {
                 VolumeId(row.lv_name): ThinId(
                     uuid=row.lv_uuid, pool=PoolName(f"{store}/{row.pool_lv}"), number=int(row.thin_id)
