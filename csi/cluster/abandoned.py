@@ -22,11 +22,11 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import msgspec
 
@@ -51,6 +51,8 @@ _UID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
 log = logging.getLogger(__name__)
 
 Found = TypeVar("Found")
+KINDS = (LogicalVolume, PersistentVolume, Claim)
+_DECODERS: Mapping[type, msgspec.json.Decoder[Any]] = {kind: msgspec.json.Decoder(kind) for kind in KINDS}
 
 
 class Step(Enum):
@@ -297,9 +299,10 @@ class AbandonedVolumes:
     def _get(self, resource: Resource, kind: type[Found], name: str, *, namespace: str = "") -> Found | None:
         """One object, from the API server itself; None: it says that there is none."""
         try:
-            return msgspec.json.decode(self._api.get(resource, name, namespace=namespace), type=kind)
+            found: Found = _DECODERS[kind].decode(self._api.get(resource, name, namespace=namespace))
         except ApiNotFoundError:
             return None
+        return found
 
 
 def _whose(volume: LogicalVolume) -> str:

@@ -25,7 +25,7 @@ from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -59,6 +59,8 @@ FEW_NODES = 2
 log = logging.getLogger(__name__)
 
 Found = TypeVar("Found")
+KINDS = (LogicalVolume, PersistentVolume, Claim, StorageClass)
+_DECODERS: Mapping[type, msgspec.json.Decoder[Any]] = {kind: msgspec.json.Decoder(kind) for kind in KINDS}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,4 +221,5 @@ class NodeLoss:
         return wish == DELETE_CLAIM
 
     def _get(self, resource: Resource, kind: type[Found], name: str, *, namespace: str = "") -> Found:
-        return msgspec.json.decode(self._api.get(resource, name, namespace=namespace), type=kind)
+        found: Found = _DECODERS[kind].decode(self._api.get(resource, name, namespace=namespace))
+        return found

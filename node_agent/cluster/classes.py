@@ -39,6 +39,9 @@ class _Kept(msgspec.Struct, frozen=True):
     spec: msgspec.Raw
 
 
+_ALL_KEPT = msgspec.json.Decoder(list[_Kept])
+
+
 class Classes:
     """One thread that configures the agent; `heard` may be called from any."""
 
@@ -90,7 +93,7 @@ class Classes:
             log.warning("kept classes not read", extra={"path": str(self._kept), "why": str(error)})
             return ()
         try:
-            kept = msgspec.json.decode(content, type=list[_Kept])
+            kept = _ALL_KEPT.decode(content)
         except msgspec.DecodeError as error:
             log.warning("kept classes not read", extra={"path": str(self._kept), "why": str(error)})
             return ()

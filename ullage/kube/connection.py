@@ -211,10 +211,13 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True):
     code: int = 0
 
 
+REFUSALS = msgspec.json.Decoder(Refused)
+
+
 def refusal(method: str, path: str, code: int, body: bytes) -> UllageError:
     """The error that a reply without success means; 429 and 5xx may be otherwise next time."""
     try:
-        status = msgspec.json.decode(body, type=Refused)
+        status = REFUSALS.decode(body)
     except msgspec.DecodeError:
         status = Refused(message=body[:200].decode(errors="replace").strip())
     sentence = f"{method} {path}: {code} {status.reason}: {status.message}"

@@ -51,6 +51,9 @@ class LeaseObject(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     spec: LeaseSpec = LeaseSpec()
 
 
+_LEASES = msgspec.json.Decoder(LeaseObject)
+
+
 class Lease:
     """One candidate. Thread-safe."""
 
@@ -240,7 +243,7 @@ class Lease:
 
     @staticmethod
     def _decoded(answer: bytes) -> LeaseObject:
-        return msgspec.json.decode(answer, type=LeaseObject)
+        return _LEASES.decode(answer)
 
 
 def _change(seen: LeaseObject, spec: LeaseSpec) -> object:

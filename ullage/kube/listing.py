@@ -23,6 +23,9 @@ class _Page(msgspec.Struct, frozen=True):
     items: list[msgspec.Raw] | None = None
 
 
+_PAGES = msgspec.json.Decoder(_Page)
+
+
 def everything(
     api: Api, resource: Resource, kind: type[Found], *, namespace: str = "", selectors: Mapping[str, str] | None = None
 ) -> Iterator[Found]:
@@ -30,9 +33,7 @@ def everything(
     decoder = msgspec.json.Decoder(kind)
     after = ""
     while True:
-        page = msgspec.json.decode(
-            api.page(resource, namespace=namespace, selectors=selectors, after=after), type=_Page
-        )
+        page = _PAGES.decode(api.page(resource, namespace=namespace, selectors=selectors, after=after))
         for item in page.items or ():
             try:
                 yield decoder.decode(item)

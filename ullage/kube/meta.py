@@ -56,6 +56,9 @@ STORAGE_CLASSES = Resource(group="storage.k8s.io", version="v1", plural="storage
 STORAGE_CAPACITIES = Resource(
     group="storage.k8s.io", version="v1", plural="csistoragecapacities", kind="CSIStorageCapacity", is_namespaced=True
 )
+DEFINITIONS = Resource(
+    group="apiextensions.k8s.io", version="v1", plural="customresourcedefinitions", kind="CustomResourceDefinition"
+)
 EVENTS = Resource(group="events.k8s.io", version="v1", plural="events", kind="Event", is_namespaced=True)
 LEASES = Resource(group="coordination.k8s.io", version="v1", plural="leases", kind="Lease", is_namespaced=True)
 

@@ -26,7 +26,7 @@ import msgspec
 
 from ullage.errors import ApiGoneError, ApiNotFoundError, ApiUnavailableError, UllageError
 from ullage.kube.api import Api
-from ullage.kube.connection import Endable, Refused, refusal
+from ullage.kube.connection import REFUSALS, Endable, refusal
 from ullage.kube.meta import Key, Resource
 from ullage.kube.pauses import Pauses
 
@@ -95,6 +95,11 @@ class _Page(msgspec.Struct, frozen=True):
 class _Line(msgspec.Struct, frozen=True):
     type: str
     object: msgspec.Raw
+
+
+_PAGES = msgspec.json.Decoder(_Page)
+_LINES = msgspec.json.Decoder(_Line)
+_HEADS = msgspec.json.Decoder(_Head)
 
 
 class Reader(Generic[T]):
@@ -248,7 +253,7 @@ class Reader(Generic[T]):
     def _take_page(self, text: bytes, unreadable: set[Key]) -> _ListMeta:
         """Hand it to the store. Nothing of it is held while the next one comes: ten readers may each wait for one."""
         with self._turn:
-            page = msgspec.json.decode(text, type=_Page)
+            page = _PAGES.decode(text)
             self._heard_at = self._clock()
             for number, raw in enumerate(page.items or (), start=1):
                 if number % SLICE_OBJECTS == 0:
@@ -283,7 +288,7 @@ class Reader(Generic[T]):
                 for line in lines if not self._stopping.is_set() else ():
                     is_heard = True
                     self._heard_at = self._clock()
-                    self._take(msgspec.json.decode(line, type=_Line))
+                    self._take(_LINES.decode(line))
                     if self._stopping.is_set():
                         return
         except ApiUnavailableError:
@@ -296,9 +301,9 @@ class Reader(Generic[T]):
     def _take(self, line: _Line) -> None:
         """One event."""
         if line.type == "ERROR":
-            code = msgspec.json.decode(line.object, type=Refused).code
+            code = REFUSALS.decode(line.object).code
             raise refusal("WATCH", self.resource.path(namespace=self._namespace), code, bytes(line.object))
-        head = msgspec.json.decode(line.object, type=_Head)
+        head = _HEADS.decode(line.object)
         version = head.metadata.resource_version
         if line.type == "DELETED":
             self._unreadable.pop(head.key, None)
@@ -318,7 +323,7 @@ class Reader(Generic[T]):
             found = self._decoder.decode(raw)
             key = self._store.check(found)
         except Exception as error:
-            head = msgspec.json.decode(raw, type=_Head)
+            head = _HEADS.decode(raw)
             key, version = head.key, head.metadata.resource_version
             if self._unreadable.get(key) != version:
                 self._unreadable[key] = version

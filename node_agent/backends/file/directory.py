@@ -85,6 +85,9 @@ class Marker(msgspec.Struct, frozen=True, kw_only=True):
     uuid: str
 
 
+_MARKERS = msgspec.json.Decoder(Marker)
+
+
 @dataclass(frozen=True, slots=True)
 class Directory:
     """An open directory."""
@@ -105,7 +108,7 @@ class Directory:
         """The marker, if there is one; raises PoolUnavailableError when it cannot be read."""
         try:
             content = self._content(MARKER)
-            return None if content is None else msgspec.json.decode(content, type=Marker)
+            return None if content is None else _MARKERS.decode(content)
         except (OSError, msgspec.DecodeError) as failure:
             raise PoolUnavailableError(f"{self.path}/{MARKER} cannot be read: {failure}") from failure
 

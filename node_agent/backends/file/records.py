@@ -57,6 +57,11 @@ class _Versioned(msgspec.Struct):
     version: int
 
 
+_VERSIONS = msgspec.json.Decoder(_Versioned)
+_RECORDS = msgspec.json.Decoder(Record)
+_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
 def first(new: NewVolume, size_bytes: int, now: datetime) -> Record:
     """The record that a volume begins with: there is nothing else of it yet."""
     return Record(
@@ -84,14 +89,14 @@ def written(record: Record) -> bytes:
 def read(content: bytes, volume_id: VolumeId) -> Record | Problem:
     """The record in `<volume_id>.json`, or why it cannot be used."""
     try:
-        version = msgspec.json.decode(content, type=_Versioned).version
+        version = _VERSIONS.decode(content).version
         if version > VERSION:
             return Problem(
                 reason="RecordTooNew",
                 message=f"the record of {volume_id} has format {version}, newer than {VERSION}: left alone",
             )
-        record = msgspec.json.decode(content, type=Record)
-        fields = msgspec.json.decode(content, type=dict[str, msgspec.Raw]).keys()
+        record = _RECORDS.decode(content)
+        fields = _FIELDS.decode(content).keys()
     except (msgspec.DecodeError, UnicodeDecodeError) as failure:
         return unreadable(volume_id, str(failure))
     if version < 1:
