@@ -7,14 +7,17 @@ thread for ever); then, and whenever listening fails, the thread makes a new mon
 may have been lost. It ends with `stop` and for no other reason: not for an exception in a callback, not where netlink
 is forbidden, not without libudev.
 
-Events that udevd has handled reach only its own network namespace (a Pod needs hostNetwork, and /run/udev from the
-host); the kernel's reach every one. Whoever needs to be sure looks again from time to time anyway.
+Events that udevd has handled reach only its own network namespace, which is the machine's first; the kernel's reach
+every one, so in another one (a Pod without hostNetwork) those are listened to. They come before udevd is done, and
+without LVM's names: there are more looks, at more. Whoever needs to be sure looks again from time to time anyway.
 """
 
 from __future__ import annotations
 
 import logging
 import random
+import socket
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,6 +33,9 @@ RECEIVE_BUFFER_BYTES = 16 << 20
 """Thousands of events. Memory is taken only as it is filled; needs CAP_NET_ADMIN past net.core.rmem_max."""
 UDEV_CONTROL = Path("/run/udev/control")
 """There while udevd runs (and while systemd would start it)."""
+SO_NETNS_COOKIE = 71
+"""Linux 5.14, include/uapi/asm-generic/socket.h: the number of a socket's network namespace, counted from boot."""
+FIRST_NETWORK = 1
 LVM_UUID_PREFIX = "LVM-"
 """Of the device-mapper UUIDs of everything that LVM activates."""
 
@@ -147,8 +153,9 @@ class BlockEvents:
 
 
 def listen_on_netlink() -> Monitor:
-    """Listen to udev, or to the kernel where no udevd is; raises OSError, or ImportError without libudev."""
-    monitor = pyudev.Monitor.from_netlink(pyudev.Context(), "udev" if UDEV_CONTROL.exists() else "kernel")
+    """Listen to udev, or to the kernel where no udevd is heard; raises OSError, or ImportError without libudev."""
+    is_heard = UDEV_CONTROL.exists() and is_in_first_network()
+    monitor = pyudev.Monitor.from_netlink(pyudev.Context(), "udev" if is_heard else "kernel")
     monitor.filter_by("block")
     try:
         monitor.set_receive_buffer_size(RECEIVE_BUFFER_BYTES)
@@ -156,6 +163,16 @@ def listen_on_netlink() -> Monitor:
         log.debug("The receive buffer for block device events stays small", exc_info=failure)
     monitor.start()
     return _Netlink(monitor)
+
+
+def is_in_first_network() -> bool:
+    """Whether this is the machine's own network namespace, as far as the kernel tells."""
+    with socket.socket(socket.AF_UNIX) as any_socket:
+        try:
+            cookie = any_socket.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8)
+        except OSError:
+            return True
+    return int.from_bytes(cookie, sys.byteorder) == FIRST_NETWORK
 
 
 class _Netlink:

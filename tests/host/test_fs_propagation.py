@@ -28,10 +28,15 @@ else:
 
 @contextmanager
 def kubelet_directory(node: Node, propagation: str) -> Iterator[Path]:
-    """A mount of its own, as /var/lib/kubelet is in the host's namespace: shared on every node of Kubernetes."""
+    """A mount of its own, as /var/lib/kubelet is in the host's namespace: shared on every node of Kubernetes.
+
+    With its copies only, and not with what it lies on, which systemd shares, too: else what is mounted in it is
+    mounted twice.
+    """
     place = node.root / "kubelet"
     place.mkdir()
     ran("mount", "--bind", str(place), str(place))
+    ran("mount", "--make-private", str(place))
     ran("mount", f"--make-{propagation}", str(place))
     yield place
 
@@ -81,12 +86,13 @@ def test_a_hidden_shared_mount_does_not_count(node: Node) -> None:
     """The path leads into a private mount that covers a shared one."""
     disk = node.disk(64 * MIB)
     with kubelet_directory(node, "shared") as kubelet:
-        cover = 'mount -t tmpfs --make-private tmpfs "$1" && shift && exec "$@"'
+        # All else is private here: on a machine of systemd's what covers it would be seen outside, too.
+        cover = 'mount --make-shared "$1/kubelet" && mount -t tmpfs --make-private tmpfs "$1" && shift && exec "$@"'
         did = acted(
             "stage",
             disk.path,
             kubelet,
-            *("unshare", "--mount", "--propagation", "unchanged", "sh", "-c", cover, "sh", str(node.root)),
+            *("unshare", "--mount", "--propagation", "private", "sh", "-c", cover, "sh", str(node.root)),
             *("sh", "-c", 'mkdir -p "$1" && shift && exec "$@"', "sh", str(kubelet)),
         )
     assert "NotPropagatedError" in did.stderr

@@ -118,6 +118,7 @@ def test_several_are_held_together_and_one_that_is_mounted_twice_once(node: Node
 def test_a_mount_that_is_hidden_under_another_is_reached_by_its_other_mount(node: Node) -> None:
     (volume, place), (_, other) = mounted(node, "ext4", "a"), mounted(node, "ext4", "b")
     (elsewhere := node.target("elsewhere")).mkdir()
+    ran("mount", "--make-private", str(place))  # where systemd shares mounts both would be hidden
     ran("mount", "--bind", str(place), str(elsewhere))
     ran("mount", "--bind", str(other), str(place))
     with Holds().still([volume], LONG_SECONDS):

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 import threading
 from pathlib import Path
 from queue import Queue
@@ -40,3 +41,9 @@ def test_attaching_and_detaching_a_loop_device_is_heard(tmp_path: Path) -> None:
     assert not attached.is_logical_volume
     assert detached.action in {"change", "remove"}
     assert detached.sequence_number > attached.sequence_number
+
+
+def test_a_pods_network_is_not_the_one_in_which_udevd_speaks() -> None:
+    asks = "from node_agent.udev import is_in_first_network; print(is_in_first_network())"
+    argv = ["unshare", "--net", sys.executable, "-c", asks]
+    assert subprocess.run(argv, capture_output=True, text=True, check=True).stdout == "False\n"
