@@ -109,6 +109,19 @@ def socket_path(address: str) -> Path:
     return Path(path)
 
 
+def is_answered(path: Path) -> bool:
+    """Whether a process that lives listens on the socket; raises OSError when there is none, or it is not ours."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)  # noqa: FBT003 - no keywords there
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            return False
+        except BlockingIOError:
+            pass  # alive, and busy: its queue of callers is full
+    return True
+
+
 def _make_way(path: Path) -> None:
     """Remove a socket that a dead process left; raises ConfigError when something else is there, or alive."""
     try:
@@ -117,13 +130,6 @@ def _make_way(path: Path) -> None:
         return
     if not stat.S_ISSOCK(mode):
         raise ConfigError(f"{path} is there and is no socket; it is not touched")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)  # noqa: FBT003 - no keywords there
-        try:
-            probe.connect(str(path))
-        except ConnectionRefusedError:
-            path.unlink(missing_ok=True)
-            return
-        except BlockingIOError:
-            pass  # alive, and busy: its queue of callers is full
-    raise ConfigError(f"another process is serving on {path}; end it first, or choose another --socket")
+    if is_answered(path):
+        raise ConfigError(f"another process is serving on {path}; end it first, or choose another --socket")
+    path.unlink(missing_ok=True)

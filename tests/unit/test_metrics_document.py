@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from csi.cluster.metrics import AbandonedMetrics, CapacityMetrics, LoopCollector
 from csi.metrics import CallMetrics, describe_busy
+from csi.registration import describe_registration
 from node_agent.backends.port import StoreReport
 from node_agent.cluster.metrics import ObjectCollector, ReconcileMetrics, describe_link
 from node_agent.fills import Fill, Fills
@@ -126,6 +127,7 @@ def scrape() -> str:
     registry.register(ObjectCollector(lambda: [wanted], lambda: 0))
     CallMetrics(registry).observe("NodeStageVolume", "OK", 0.1)
     describe_busy(registry, lambda: 0)
+    describe_registration(registry, lambda: None)
     volumes = Informer(Api(ApiServer()), LOGICAL_VOLUMES, LogicalVolume)
     registry.register(InformerCollector([volumes]))
     CapacityMetrics(registry).observe("create", "ok")

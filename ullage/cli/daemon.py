@@ -42,6 +42,19 @@ class Source(Protocol):
         """End."""
 
 
+class Announcement(Protocol):
+    """Tells somebody else that the process serves."""
+
+    def start(self) -> None:
+        """From now on. Returns at once."""
+
+    def stop(self) -> None:
+        """Not any more."""
+
+    def problem(self) -> Problem | None:
+        """Why it is not known there."""
+
+
 def add_daemon_options(parser: argparse.ArgumentParser, *, has_config: bool = True) -> None:
     """What every process with an agent in it can be told."""
     if has_config:
@@ -73,6 +86,8 @@ class Daemon:
         debts = Debts(socket_path(options.socket).with_suffix(".debts"))
         self.assembly = assemble(backends(self.runner, shlex.split(options.lvm_prefix), debts), debts=debts)
         self.is_ready = False
+        self._announcement: Announcement | None = None
+        self._is_broken = False
         _measure(self.registry, self.assembly)
 
     def serve(
@@ -80,6 +95,7 @@ class Daemon:
         servers: Sequence[RpcServer],
         under_way: Callable[[], int] = lambda: 0,
         source: Source | None = None,
+        announcement: Announcement | None = None,
     ) -> int:
         """Serve until SIGTERM or SIGINT; 1 when an operation, or one of the calls `under_way`, outlives the grace.
 
@@ -108,6 +124,10 @@ class Daemon:
             if source is not None:
                 source.start()
                 ends.callback(source.stop)
+            if announcement is not None:
+                self._announcement = announcement
+                announcement.start()
+                ends.callback(announcement.stop)
             log.info(
                 "serving",
                 extra={
@@ -128,11 +148,17 @@ class Daemon:
             log.error("calls outlive the process", extra={"calls": calls})
             logging.shutdown()
             os._exit(1)
-        return 0 if is_idle else 1
+        return 0 if is_idle and not self._is_broken else 1
+
+    def give_up(self) -> None:
+        """End in good order, with 1: whoever started the process has to start it anew."""
+        self._is_broken = True
+        self._signals.end()
 
     def _problem(self) -> Problem | None:
-        starting = Problem(reason="Starting", message="the first look at the storage is not over")
-        return None if self.is_ready else starting
+        if not self.is_ready:
+            return Problem(reason="Starting", message="the first look at the storage is not over")
+        return None if self._announcement is None else self._announcement.problem()
 
 
 def _measure(registry: CollectorRegistry, assembly: Assembly) -> None:

@@ -2,11 +2,13 @@
 
   ullage node --node-name worker-1
   ullage node --node-name worker-1 --csi-endpoint unix:///csi/csi.sock --socket unix:///run/ullage/agent.sock
+  ullage node --node-name worker-1 --register /var/lib/kubelet/plugins_registry
   ullage node --node-name worker-1 --kubeconfig /etc/ullage/kubeconfig --http 127.0.0.1:9252 --log-level debug
 
 The device classes are objects; what was served last is kept beside the agent's socket. While the API server is gone, or
 was never there, volumes are staged, published and taken away as always, and what was ordered meanwhile is done after.
-Without --kubeconfig the Pod's own account is used. SIGTERM ends it, and volumes stay mounted.
+Without --kubeconfig the Pod's own account is used. With --register kubelet finds the driver by itself, without a
+node-driver-registrar: the CSI socket's path has to be the same for kubelet. SIGTERM ends it, and volumes stay mounted.
 """
 
 from __future__ import annotations
@@ -35,6 +37,12 @@ def describe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--kubeconfig", type=Path, metavar="FILE", help="how to reach the API server (the Pod's own account)"
     )
+    parser.add_argument(
+        "--register",
+        type=Path,
+        metavar="DIRECTORY",
+        help="where kubelet looks for drivers: /var/lib/kubelet/plugins_registry (left to a node-driver-registrar)",
+    )
     add_node_options(parser)
 
 
@@ -48,6 +56,7 @@ def run(options: argparse.Namespace) -> int:
     from csi.identity import Identity  # noqa: PLC0415
     from csi.metrics import CallMetrics, describe_busy  # noqa: PLC0415
     from csi.node import Node  # noqa: PLC0415
+    from csi.registration import Registration, describe_registration  # noqa: PLC0415
     from csi.server import Services, csi_server  # noqa: PLC0415
     from csi.snapshot_metadata import SnapshotMetadata  # noqa: PLC0415
     from node_agent.cluster.link import Link  # noqa: PLC0415
@@ -96,4 +105,8 @@ def run(options: argparse.Namespace) -> int:
         node=Node(calls, LocalNode(agent), file_systems, node, has_health=has_health),
     )
     servers = [agent_server(agent, options.socket), csi_server(services, options.csi_endpoint)]
-    return daemon.serve(servers, calls.under_way, link)
+    registration = None
+    if options.register is not None:
+        registration = Registration(options.register, socket_path(options.csi_endpoint), daemon.give_up)
+        describe_registration(daemon.registry, registration.problem)
+    return daemon.serve(servers, calls.under_way, link, registration)

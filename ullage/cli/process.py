@@ -58,6 +58,10 @@ class Signals:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda number, _frame: self._received.put(number))
 
+    def end(self) -> None:
+        """As if SIGTERM had been received."""
+        self._received.put(signal.SIGTERM)
+
     def hangups(self) -> Iterator[None]:
         """Yield at each SIGHUP, end at the first SIGTERM or SIGINT."""
         while self._received.get() == signal.SIGHUP:
