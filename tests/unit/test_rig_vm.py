@@ -10,7 +10,7 @@ import pytest
 from tests.rigs import install
 from tests.rigs.host import RigError
 from tests.rigs.vm import __main__ as cli
-from tests.rigs.vm import kernel, machine
+from tests.rigs.vm import kernel, machine, qemu
 
 ELF = b"\x7fELF and the rest"
 KERNEL = kernel.Kernel(release="6.1", image=Path("/k"), initramfs=Path("/i"), modules=Path("/cache/my modules"))
@@ -67,7 +67,7 @@ def test_an_archive_entry_ends_on_four_bytes() -> None:
 
 def test_the_guest_runs_exactly_the_words_it_was_given(tmp_path: Path) -> None:
     words = ["printf", "<%s>", "a b", "it's", "$HOME", "", "*", 'say "x"', "é\nnew line"]
-    job = machine._job(machine.Machine(), words, {"GREETING": "a 'b' $c"}, tmp_path, KERNEL)
+    job = qemu.job_script(qemu.Job(command=words, tree=tmp_path, environment={}), KERNEL)
     script = job + 'printf "%s|" "$rig_modules"\n(rig_command)\n'
     said = subprocess.run(["/bin/sh", "-c", script], check=True, capture_output=True, text=True).stdout
     assert said == "/cache/my modules|" + "".join(f"<{word}>" for word in words[2:])
@@ -77,10 +77,11 @@ def test_the_guest_gets_a_fresh_environment_and_what_was_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SECRET_OF_THE_CALLER", "1")
-    job = machine._job(machine.Machine(), ["env"], {"GREETING": "a 'b' $c"}, tmp_path, KERNEL)
+    wanted = qemu.Job(command=["env"], tree=tmp_path, environment={"GREETING": "a 'b' $c"})
+    job = qemu.job_script(wanted, KERNEL)
     said = subprocess.run(["/bin/sh", "-c", f"{job}rig_command"], check=True, capture_output=True, text=True).stdout
     assert "GREETING=a 'b' $c" in said.splitlines()
-    assert f"PATH={machine.GUEST_PATH}" in said.splitlines()
+    assert f"PATH={qemu.GUEST_PATH}" in said.splitlines()
     assert "SECRET" not in said
 
 
@@ -97,3 +98,8 @@ def test_the_guests_words_are_understood_in_any_pieces() -> None:
 def test_a_package_removed_but_not_purged_is_missing() -> None:
     lines = "\n".join(f"{name} installed" for name in install.PACKAGES if name not in {"lvm2", "fio"})
     assert install.missing_packages(f"{lines}\nlvm2 config-files\n") == ["lvm2", "fio"]
+
+
+def test_a_group_of_packages_is_installed_only_when_it_is_named() -> None:
+    assert install.wanted_packages([]) == install.PACKAGES
+    assert "runc" in install.wanted_packages(["full"]).keys() - install.PACKAGES.keys()

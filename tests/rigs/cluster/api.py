@@ -12,6 +12,7 @@ from http import HTTPStatus
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, TypeAlias
+from urllib.parse import urlencode
 
 from tests.rigs.host import RigError
 
@@ -22,6 +23,8 @@ POLL_SECONDS = 0.1
 PATIENCE_SECONDS = 120.0
 """client-go, in the sidecars and controllers, looks for an API server that keeps dying only every 30 s to 60 s."""
 MERGE_PATCH = "application/merge-patch+json"
+APPLY_PATCH = "application/apply-patch+yaml"
+TRIED = urlencode({"dryRun": "All", "fieldValidation": "Strict", "fieldManager": "rig", "force": "true"})
 
 
 class Refusal(Exception):  # noqa: N818 - what a test looks at is an answer, not an accident
@@ -70,6 +73,14 @@ class Api:
     def patch(self, path: str, change: Mapping[str, Any]) -> Json:
         """Change some fields (a merge patch)."""
         return self._request("PATCH", path, change, MERGE_PATCH)
+
+    def apply(self, path: str, thing: Mapping[str, Any], manager: str) -> Json:
+        """Make an object, or make it so, as one of those who say what it is (server-side apply)."""
+        return self._request("PATCH", f"{path}?fieldManager={manager}&force=true", thing, APPLY_PATCH)
+
+    def try_apply(self, path: str, thing: Mapping[str, Any]) -> Json:
+        """What would become of an object if it were applied, with every field checked; nothing is written."""
+        return self._request("PATCH", f"{path}?{TRIED}", thing, APPLY_PATCH)
 
     def delete(self, path: str) -> None:
         """Ask for its deletion; what is not there is deleted."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import subprocess
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from tests.rigs.host import RigError
 
 OPENSSL_SECONDS = 60.0
 ADMIN = "admin"
+OF_USER_NETWORK = "10.0.2.2"
+"""This machine's loopback, as a guest on QEMU's user network calls it."""
 USERS = {
     ADMIN: "system:masters",
     "system:kube-controller-manager": "",
@@ -35,21 +38,26 @@ class Keys:
     by_user: dict[str, str]
 
 
-def made(folder: Path) -> Keys:
-    """New ones; raises RigError."""
+def made(folder: Path, more_users: Mapping[str, str] = {}, addresses: Sequence[str] = ()) -> Keys:
+    """New ones; raises RigError.
+
+    `more_users` are known by a token, too, each with its group; `addresses`: where else the API server is found.
+    """
+    users = {**USERS, **more_users}
     keys = Keys(
         certificate=folder / "api-server.crt",
         key=folder / "api-server.key",
         service_accounts=folder / "service-accounts.key",
         tokens=folder / "tokens.csv",
-        by_user={user: secrets.token_urlsafe(24) for user in USERS},
+        by_user={user: secrets.token_urlsafe(24) for user in users},
     )
     curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc", "-days", "30")
-    names = "subjectAltName=IP:127.0.0.1,DNS:localhost,DNS:kubernetes.default.svc"
+    found_at = [f"IP:{address}" for address in ("127.0.0.1", OF_USER_NETWORK, *addresses)]
+    names = f"subjectAltName={','.join([*found_at, 'DNS:localhost', 'DNS:kubernetes.default.svc'])}"
     files = ("-keyout", str(keys.key), "-out", str(keys.certificate))
     _openssl("req", "-x509", *curve, "-subj", "/CN=ullage-test-api-server", "-addext", names, *files)
     _openssl("genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-out", str(keys.service_accounts))
-    lines = [f'{token},{user},{user},"{USERS[user]}"\n' for user, token in keys.by_user.items()]
+    lines = [f'{token},{user},{user},"{users[user]}"\n' for user, token in keys.by_user.items()]
     keys.tokens.write_text("".join(lines), encoding="ascii")
     return keys
 

@@ -59,10 +59,7 @@ class Process:
         """Start it, without waiting for anything; raises RigError."""
         if self.is_alive():
             raise RigError(f"{self.name} runs already")
-        try:
-            self._running = _starter().submit(self._started).result()
-        except FileNotFoundError as missing:
-            raise RigError(f"{missing.filename} is missing: run tests/rigs/install.py") from missing
+        self._running = spawned(self._argv, self.log, self._environment)
 
     def wait_until_ready(self) -> None:
         """Raises RigError, with the end of its log, when it ends before or takes too long."""
@@ -122,16 +119,28 @@ class Process:
     def _code(self) -> int | None:
         return None if self._running is None else self._running.returncode
 
-    def _started(self) -> subprocess.Popen[bytes]:
-        with self.log.open("ab") as log:
+
+def spawned(
+    argv: Sequence[str | Path], log: Path, environment: Mapping[str, str], *, outlives_us: bool = False
+) -> subprocess.Popen[bytes]:
+    """A program that runs, and dies with this process unless it outlives it; raises RigError when there is none."""
+    bound = () if outlives_us else ("setpriv", "--pdeathsig", "KILL", "--")
+
+    def start() -> subprocess.Popen[bytes]:
+        with log.open("ab") as output:
             return subprocess.Popen(
-                ("setpriv", "--pdeathsig", "KILL", "--", *self._argv),
+                (*bound, *map(str, argv)),
                 stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=self._environment,
+                stdout=output,
+                stderr=output,
+                env=environment,
                 start_new_session=True,
             )
+
+    try:
+        return _starter().submit(start).result()
+    except FileNotFoundError as missing:
+        raise RigError(f"{missing.filename} is missing: run tests/rigs/install.py") from missing
 
 
 @cache

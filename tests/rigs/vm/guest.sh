@@ -11,14 +11,13 @@ ln -sf /proc/self/fd/0 /dev/stdin
 ln -sf /proc/self/fd/1 /dev/stdout
 ln -sf /proc/self/fd/2 /dev/stderr
 
-if [ "$rig_network" = yes ]; then
+if [ -n "$rig_address" ]; then
     modprobe virtio_net
-    # QEMU's user network: always these addresses, no lease to ask for.
     ./busybox ip link set eth0 up
-    ./busybox ip address add 10.0.2.15/24 dev eth0
-    ./busybox ip route add default via 10.0.2.2
+    ./busybox ip address add "$rig_address" dev eth0
+    ./busybox ip route add default via "$rig_gateway"
     rm -f /etc/resolv.conf
-    echo nameserver 10.0.2.3 > /etc/resolv.conf
+    echo "nameserver $rig_nameserver" > /etc/resolv.conf
 fi
 
 /lib/systemd/systemd-udevd --daemon

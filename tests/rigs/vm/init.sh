@@ -59,8 +59,8 @@ fi
 
 mkdir -m 700 /guest/run/rig /guest/run/lock
 cp "/host$job/job.sh" "/host$job/guest.sh" /bin/busybox /guest/run/rig/
-hostname ullage-vm
-printf '127.0.0.1 localhost ullage-vm\n::1 localhost\n' > /guest/etc/hosts
+hostname "$rig_hostname"
+printf '127.0.0.1 localhost %s\n::1 localhost\n' "$rig_hostname" > /guest/etc/hosts
 ip link set lo up
 
 mount --move /proc /guest/proc

@@ -12,8 +12,6 @@ import contextlib
 import os
 import re
 import selectors
-import shlex
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -24,26 +22,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from tests.rigs.host import RigError
-from tests.rigs.vm import accelerator, kernel
-
-GUEST_SCRIPT = Path(__file__).with_name("guest.sh")
-GUEST_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-KERNEL_ARGUMENTS = (
-    "console=ttyS0 quiet panic=-1 nokaslr mitigations=off no_timer_check tsc=reliable"
-    # What guards a machine against its users costs an emulated one dear. Above all: with programs at random addresses
-    # QEMU translates each of them anew each time it is started, which makes `lvs` half as dear again.
-    " norandmaps nosmap init_on_alloc=0 apparmor=0 transparent_hugepage=never no5lvl"
-)
+from tests.rigs.vm import kernel, qemu
 
 TIMED_OUT = 124
 NO_GUEST = 125
-# Without the user's start-up files: a version manager in them can take ten seconds under emulation.
-SHELL = ("/bin/bash", "--noprofile", "--norc")
 BOOT_SECONDS = 180.0  # 5 s alone on four cores; the rest is for several on a busy machine of two
 DISKS_AT_MOST = 20  # PCI slots
 CONSOLE_TAIL_LINES = 40
-PORTS = ("control", "stdout", "stderr")  # numbered from 1 in the guest: /dev/vport0p1…
 
 
 def machines_at_once() -> int:
@@ -63,17 +48,36 @@ class GuestError(Exception):
 class Machine:
     """What the guest has. Disks are /dev/vda, /dev/vdb…: blank, sparse, serial ullage-0, ullage-1 and so on.
 
+    kept: further disks behind these, which outlive the machine, each as QEMU's `-drive` is told of it (`volatile.py`).
     collect: host directory the guest sees as /results; the only thing on the host it can write.
     network: give it eth0 on QEMU's user network; the host's loopback is 10.0.2.2 there.
     forwards: (port on the host's loopback, port in the guest); means network.
     """
 
     disk_bytes: tuple[int, ...] = ()
+    kept: tuple[str, ...] = ()
     cpus: int = 4
     memory_bytes: int = 2 << 30
     collect: Path | None = None
     network: bool = False
     forwards: tuple[tuple[int, int], ...] = ()
+
+
+class Plug:
+    """What a machine's power can be cut by, from another thread than the one that runs it."""
+
+    def __init__(self) -> None:
+        """No machine has it yet."""
+        self._qemu: subprocess.Popen[bytes] | None = None
+
+    def put_in(self, running: subprocess.Popen[bytes]) -> None:
+        """From now on it is this machine's."""
+        self._qemu = running
+
+    def pull(self) -> None:
+        """SIGKILL: nothing is shut down, nothing is flushed. `run` raises GuestError then."""
+        if self._qemu is not None:
+            self._qemu.kill()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +122,7 @@ def run(  # noqa: PLR0913 - what a process is given, all by name
     tree: Path | None = None,
     stdout: BinaryIO | None = None,
     stderr: BinaryIO | None = None,
+    plug: Plug | None = None,
 ) -> Result:
     """Boot, run `command` as root in `tree` (default: the current directory), and end.
 
@@ -127,24 +132,22 @@ def run(  # noqa: PLR0913 - what a process is given, all by name
     """
     interactive = not command
     sinks = {"stdout": stdout or sys.stdout.buffer, "stderr": stderr or sys.stderr.buffer}
-    if shutil.which("qemu-system-x86_64") is None:
-        raise RigError("qemu-system-x86_64 is missing: run tests/rigs/install.py")
     booted = kernel.get()
     with tempfile.TemporaryDirectory(prefix="ullage-vm-") as scratch, contextlib.ExitStack() as cleanup:
         directory = Path(scratch)
-        shutil.copy(GUEST_SCRIPT, directory / "guest.sh")
-        job = _job(machine, command, env or {}, (tree or Path.cwd()).absolute(), booted)
-        (directory / "job.sh").write_text(job)
+        qemu.write_job(directory, _job(machine, command, env or {}, (tree or Path.cwd()).absolute()), booted)
         disks = [cleanup.enter_context(_disk(size_bytes)) for size_bytes in machine.disk_bytes]
-        pipes = {port: os.pipe() for port in PORTS}
+        pipes = {port: os.pipe() for port in qemu.PORTS}
         readers = {port: cleanup.enter_context(os.fdopen(pipe[0], "rb", buffering=0)) for port, pipe in pipes.items()}
         writers = {port: pipe[1] for port, pipe in pipes.items()}
-        argv = _qemu(machine, booted, directory, disks, writers, interactive=interactive)
+        guest = _guest(machine, directory, disks, writers, interactive=interactive)
+        # When the rig is killed outright, QEMU goes too.
+        argv = ["setpriv", "--pdeathsig", "KILL", "--", *qemu.argv(guest, booted)]
         progress = _Progress()
         try:
             if interactive:
                 cleanup.enter_context(_terminal_kept())
-            qemu = subprocess.Popen(
+            running = subprocess.Popen(
                 argv,
                 pass_fds=(*disks, *writers.values()),
                 stdin=None if interactive else subprocess.DEVNULL,
@@ -154,11 +157,13 @@ def run(  # noqa: PLR0913 - what a process is given, all by name
         finally:
             for writer in writers.values():
                 os.close(writer)
+        if plug is not None:
+            plug.put_in(running)
         try:
-            _follow(readers, sinks, progress, None if interactive else timeout_seconds, qemu)
+            _follow(readers, sinks, progress, None if interactive else timeout_seconds, running)
         finally:
-            qemu.kill()
-            qemu.wait()
+            running.kill()
+            running.wait()
         return _result(progress, directory / "console")
 
 
@@ -189,7 +194,7 @@ def _follow(
     sinks: Mapping[str, BinaryIO],
     progress: _Progress,
     timeout_seconds: float | None,
-    qemu: subprocess.Popen[bytes],
+    running: subprocess.Popen[bytes],
 ) -> None:
     """Copy what comes until QEMU has closed every pipe, which it does when it dies; end it when the job is done."""
     with selectors.DefaultSelector() as selector:
@@ -201,7 +206,7 @@ def _follow(
                 if progress.ready_at is not None:
                     progress.exit_code = TIMED_OUT
                     progress.is_timed_out = True
-                qemu.kill()
+                running.kill()
             waiting = None if left == float("inf") or left <= 0 else left
             for key, _ in selector.select(waiting):
                 chunk = os.read(key.fd, 1 << 16)
@@ -210,7 +215,7 @@ def _follow(
                 elif key.data == "control":
                     progress.hear(chunk)
                     if progress.exit_code is not None:
-                        qemu.kill()
+                        running.kill()
                 else:
                     sinks[key.data].write(chunk)
                     sinks[key.data].flush()
@@ -237,79 +242,28 @@ def _terminal_kept() -> Iterator[None]:
         termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
 
 
-def _job(machine: Machine, command: Sequence[str], env: Mapping[str, str], tree: Path, booted: kernel.Kernel) -> str:
-    """What the guest's scripts read: plain variables, and the command as a shell function."""
-    size = shutil.get_terminal_size()
-    variables = {
-        "rig_tree": str(tree),
-        "rig_modules": str(booted.modules),
-        "rig_results": _yes(machine.collect is not None),
-        "rig_network": _yes(machine.network or bool(machine.forwards)),
-        "rig_interactive": _yes(not command),
-        "rig_rows": str(size.lines),
-        "rig_columns": str(size.columns),
-    }
-    environment = {"PATH": GUEST_PATH, "HOME": str(Path.home()), "USER": "root", "LC_ALL": "C.UTF-8", **env}
-    if not command:
-        environment = {"TERM": os.environ.get("TERM", "linux"), "PS1": r"\h:\w# ", **environment}
-    words = [
-        "env",
-        "-i",
-        *(f"{name}={value}" for name, value in environment.items()),
-        *(command or SHELL),
-    ]
-    lines = [f"{name}={shlex.quote(value)}" for name, value in variables.items()]
-    return "\n".join([*lines, f"rig_command() {{ cd {shlex.quote(str(tree))} && exec {shlex.join(words)}; }}", ""])
+def _job(machine: Machine, command: Sequence[str], env: Mapping[str, str], tree: Path) -> qemu.Job:
+    return qemu.Job(
+        command=command,
+        tree=tree,
+        environment=env,
+        has_results=machine.collect is not None,
+        address=qemu.Address() if machine.network or machine.forwards else None,
+    )
 
 
-def _yes(statement: bool) -> str:  # noqa: FBT001 - its only argument
-    return "yes" if statement else "no"
-
-
-def _qemu(  # noqa: PLR0913 - the parts of one command line
-    machine: Machine,
-    booted: kernel.Kernel,
-    directory: Path,
-    disks: Sequence[int],
-    writers: Mapping[str, int],
-    *,
-    interactive: bool,
-) -> list[str]:
-    argv = [
-        *("setpriv", "--pdeathsig", "KILL", "--"),  # when the rig is killed outright, QEMU goes too
-        *("qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-machine", "q35"),
-        *accelerator.choose(booted),
-        *("-smp", str(machine.cpus), "-m", f"{machine.memory_bytes >> 20}M"),
-        *("-kernel", str(booted.image), "-initrd", str(booted.initramfs)),
-        *("-append", f"{KERNEL_ARGUMENTS} ullage.job={directory}"),
-        *("-chardev", f"file,id=console,path={_escaped(directory / 'console')}", "-serial", "chardev:console"),
-        *("-device", "virtio-serial-pci,max_ports=8"),
-    ]
-    for number, port in enumerate(PORTS, start=1):
-        argv += ["-chardev", f"file,id={port},path=/dev/fd/{writers[port]}"]
-        argv += ["-device", f"virtserialport,chardev={port},nr={number}"]
-    if interactive:
-        argv += ["-chardev", "stdio,id=terminal,signal=off", "-device", "virtconsole,chardev=terminal,nr=0"]
-    argv += _share("root", Path("/"), ",multidevs=remap,readonly=on")
-    if machine.collect is not None:
-        machine.collect.mkdir(parents=True, exist_ok=True)
-        argv += _share("results", machine.collect.absolute(), "")
-    for number, disk in enumerate(disks):
-        # The disks live as long as the machine: no flush need reach the host's own disk.
-        options = "format=raw,cache=unsafe,discard=unmap,detect-zeroes=unmap"
-        argv += ["-drive", f"if=none,id=disk{number},file=/dev/fd/{disk},{options}"]
-        argv += ["-device", f"virtio-blk-pci,drive=disk{number},serial=ullage-{number}"]
-    if machine.network or machine.forwards:
-        forwards = "".join(f",hostfwd=tcp:127.0.0.1:{host}-:{guest}" for host, guest in machine.forwards)
-        argv += ["-netdev", f"user,id=net{forwards}", "-device", "virtio-net-pci,netdev=net,romfile="]
-    return argv
-
-
-def _escaped(path: Path) -> str:
-    """A comma ends a value in QEMU's options, two are one."""
-    return str(path).replace(",", ",,")
-
-
-def _share(tag: str, path: Path, options: str) -> list[str]:
-    share = f"local,id={tag},path={_escaped(path)},security_model=none{options}"
-    return ["-fsdev", share, "-device", f"virtio-9p-pci,fsdev={tag},mount_tag={tag}"]
+def _guest(
+    machine: Machine, directory: Path, disks: Sequence[int], writers: Mapping[str, int], *, interactive: bool
+) -> qemu.Guest:
+    drives = (*(qemu.of_file(f"/dev/fd/{disk}") for disk in disks), *machine.kept)
+    forwards = "".join(f",hostfwd=tcp:127.0.0.1:{host}-:{guest}" for host, guest in machine.forwards)
+    return qemu.Guest(
+        directory=directory,
+        cpus=machine.cpus,
+        memory_bytes=machine.memory_bytes,
+        disks=[qemu.Disk(drive=drive, serial=f"ullage-{number}") for number, drive in enumerate(drives)],
+        ports={port: f"/dev/fd/{writer}" for port, writer in writers.items()},
+        network=f"user{forwards}" if machine.network or machine.forwards else "",
+        collect=machine.collect,
+        is_interactive=interactive,
+    )
