@@ -30,7 +30,7 @@ from tests.rigs.cluster import nodes, ours
 from tests.rigs.cluster.api import Json
 from tests.rigs.cluster.control_plane import ControlPlane
 from tests.rigs.cluster.crds import install_snapshot_crds
-from tests.rigs.cluster.manifests import install
+from tests.rigs.cluster.manifests import CONTROLLER_ALONE, install
 from tests.rigs.cluster.ours import Ours
 from tests.rigs.cluster.sidecars import NAMES, PROVISIONER, Sidecars
 from tests.rigs.host import RigError
@@ -217,8 +217,11 @@ def cluster(  # noqa: PLR0913 - what differs from test to test
             ends.callback(each.process.kill)
         with ThreadPoolExecutor() as together:
             list(together.map(lambda each: each.process.start(), (*agents.values(), *ours_all)))
+        account = plane.kubeconfig_for(ours.NAMESPACE, "ullage-controller")
         sidecars = [
-            Sidecars(_made(logs / each.process.name), each.csi_socket, plane.kubeconfig, objects, flags)
+            Sidecars(
+                _made(logs / each.process.name), each.csi_socket, plane.kubeconfig, objects, flags, account=account
+            )
             for each in ours_all
         ]
         for beside in sidecars:
@@ -293,7 +296,7 @@ def _agent(folder: Path, plane: ControlPlane, machine: Machine) -> Ours:
 
 
 def _controller(folder: Path, plane: ControlPlane, name: str, more: Sequence[str]) -> Ours:
-    return ours.controller(folder, name, plane.kubeconfig_for(ours.NAMESPACE, "ullage-controller"), more)
+    return ours.controller(folder, name, plane.kubeconfig_for(ours.NAMESPACE, CONTROLLER_ALONE), more)
 
 
 def until(look: Callable[[], Found], seen: Callable[[], object], seconds: float = WAIT_SECONDS) -> Found:

@@ -19,7 +19,7 @@ from tests.rigs.cluster import nodes
 from tests.rigs.cluster.api import Api
 from tests.rigs.cluster.control_plane import API_SERVER, ControlPlane
 from tests.rigs.cluster.disks import disks, volumes
-from tests.rigs.cluster.manifests import install
+from tests.rigs.cluster.manifests import CONTROLLER_ALONE, install
 from tests.rigs.cluster.ours import NAMESPACE, Ours, controller, node_agent
 from ullage.errors import GIB, MIB
 from ullage.pb.csi.v1 import csi_pb2 as pb
@@ -73,7 +73,7 @@ def cluster_fixture(api_only: ControlPlane, folder: Path) -> Iterator[Cluster]:
             thing = {"apiVersion": "ullage.io/v1alpha1", "kind": "DeviceClass", "metadata": metadata, "spec": spec}
             api.create(CLASSES, thing)
             agents[node] = node_agent(folder, node, api_only.kubeconfig_for(NAMESPACE, "ullage-node", node))
-        account = api_only.kubeconfig_for(NAMESPACE, "ullage-controller")
+        account = api_only.kubeconfig_for(NAMESPACE, CONTROLLER_ALONE)
         controllers = [controller(folder, name, account) for name in ("c1", "c2")]
         for each in (*agents.values(), controllers[0]):
             ends.callback(each.process.kill)

@@ -15,7 +15,7 @@ from tests.rigs.cluster import nodes
 from tests.rigs.cluster.api import Api, Json
 from tests.rigs.cluster.control_plane import ControlPlane
 from tests.rigs.cluster.disks import disks, volumes
-from tests.rigs.cluster.manifests import install
+from tests.rigs.cluster.manifests import CONTROLLER_ALONE, install
 from tests.rigs.cluster.ours import NAMESPACE, PROGRAM, Ours, controller, node_agent
 from ullage.errors import GIB, MIB
 from ullage.quantity import parse_bytes
@@ -149,7 +149,7 @@ def cluster(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         install(api)
         found = Cluster(plane, folder, api, directories)
         options = ["--node-loss-delay", str(DELAY_SECONDS), "--orphan-scan", "1"]
-        ours = controller(folder, "controller", plane.kubeconfig_for(NAMESPACE, "ullage-controller"), options)
+        ours = controller(folder, "controller", plane.kubeconfig_for(NAMESPACE, CONTROLLER_ALONE), options)
         try:
             ours.process.start()
             for node in (N1, N2, N3):

@@ -22,7 +22,7 @@ import pytest
 
 from tests.rigs.cluster.api import Api
 from tests.rigs.cluster.control_plane import ControlPlane
-from tests.rigs.cluster.manifests import DEPLOY, apply_object, install, read
+from tests.rigs.cluster.manifests import MANIFESTS, apply_object, install, read
 from tests.unit.tls_keys import authority, signed
 
 NAMESPACE = "ullage-system"
@@ -72,7 +72,8 @@ def marking(api_only: ControlPlane, tmp_path_factory: pytest.TempPathFactory) ->
             assert process.stdout is not None
             told = (json.loads(line) for line in process.stdout)
             address = next(line["address"] for line in told if line["message"] == "serving")
-            (webhook,) = (each for each in read(DEPLOY / "webhook") if each["kind"] == "MutatingWebhookConfiguration")
+            optional = read(MANIFESTS / "optional" / "webhook.yaml")
+            (webhook,) = (each for each in optional if each["kind"] == "MutatingWebhookConfiguration")
             apply_object(api, at_address(webhook, address, ours.certificate))
             yield Marking(api=api, process=process, address=address, trusted=ours.certificate)
         finally:

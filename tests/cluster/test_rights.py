@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.rigs.cluster.api import Api
 from tests.rigs.cluster.control_plane import ControlPlane
-from tests.rigs.cluster.manifests import install
+from tests.rigs.cluster.manifests import CONTROLLER_ALONE, install
 
 NAMESPACE = "ullage-system"
 SEEN = ("get", "list", "watch")
@@ -16,7 +16,7 @@ CONTROLLER_MAY = [
     *((verb, "storage.k8s.io", "csistoragecapacities", NAMESPACE) for verb in (*SEEN, "create", "patch", "delete")),
     *((verb, "coordination.k8s.io", "leases", NAMESPACE) for verb in ("get", "create", "patch")),
     *((verb, "events.k8s.io", "events", "") for verb in ("create", "patch")),
-    *((verb, "", "persistentvolumeclaims", "") for verb in ("get", "delete")),  # delete: controller-node-loss.yaml
+    *((verb, "", "persistentvolumeclaims", "") for verb in ("get", "delete")),  # delete: optional/node-loss.yaml
 ]
 WRITES = ("create", "update", "patch", "delete", "deletecollection")
 NOBODY_OF_OURS_MAY = [
@@ -32,6 +32,21 @@ CONTROLLER_MAY_NOT = [
     *((verb, "ullage.io", kind, "") for verb in WRITES for kind in ("nodestorages", "nodestorages/status")),
     *((verb, "storage.k8s.io", "csistoragecapacities", "kube-system") for verb in WRITES),
     *((verb, "coordination.k8s.io", "leases", "kube-system") for verb in WRITES),
+]
+SIDECARS_MAY = [
+    *((verb, "", "persistentvolumes", "") for verb in (*SEEN, "create", "patch", "delete")),
+    *((verb, "", "persistentvolumeclaims", "") for verb in (*SEEN, "update")),
+    *((verb, "snapshot.storage.k8s.io", "volumesnapshots", "") for verb in (*SEEN, "update")),
+    *((verb, "snapshot.storage.k8s.io", "volumesnapshotcontents", "") for verb in (*SEEN, "update", "patch")),
+    *((verb, "coordination.k8s.io", "leases", NAMESPACE) for verb in ("create", "update")),
+    ("patch", "", "persistentvolumeclaims/status", ""),
+]
+POD_MAY_NOT = [
+    *((verb, "", "secrets", place) for verb in (*SEEN, *WRITES) for place in ("", NAMESPACE)),
+    *((verb, "", kind, "") for verb in WRITES for kind in ("nodes", "nodes/status", "pods")),
+    *((verb, "coordination.k8s.io", "leases", "kube-system") for verb in WRITES),
+    *((verb, "snapshot.storage.k8s.io", "volumesnapshots", "") for verb in ("create", "delete")),
+    *((verb, "ullage.io", "deviceclasses", "") for verb in WRITES),
 ]
 AGENT_MAY = [
     *((verb, "ullage.io", kind, "") for verb in SEEN for kind in ("logicalvolumes", "nodestorages", "deviceclasses")),
@@ -62,7 +77,7 @@ EXTENDER_MAY_NOT = [(verb, group, kind, "") for _, group, kind, _ in EXTENDER_MA
 
 def test_the_accounts_have_the_rights_that_they_need_and_no_others(api_only: ControlPlane) -> None:
     install(api_only.api())
-    controller = api_only.api(api_only.token_for(NAMESPACE, "ullage-controller"))
+    controller = api_only.api(api_only.token_for(NAMESPACE, CONTROLLER_ALONE))
     agent = api_only.api(api_only.token_for(NAMESPACE, "ullage-node"))
     extender = api_only.api(api_only.token_for(NAMESPACE, "ullage-extender"))
     may = [
@@ -77,6 +92,13 @@ def test_the_accounts_have_the_rights_that_they_need_and_no_others(api_only: Con
     ]
     assert [each for api, each in may if not allowed(api, *each)] == []
     assert [each for api, each in may_not if allowed(api, *each)] == []
+
+
+def test_the_controller_s_pod_may_besides_do_what_its_sidecars_do_and_sees_no_secrets(api_only: ControlPlane) -> None:
+    install(api_only.api())
+    pod = api_only.api(api_only.token_for(NAMESPACE, "ullage-controller"))
+    assert [each for each in (*CONTROLLER_MAY, *SIDECARS_MAY) if not allowed(pod, *each)] == []
+    assert [each for each in POD_MAY_NOT if allowed(pod, *each)] == []
 
 
 def allowed(api: Api, verb: str, group: str, resource: str, namespace: str = "") -> bool:

@@ -14,7 +14,7 @@ from tests.rigs.cluster import nodes, ours
 from tests.rigs.cluster.api import Api
 from tests.rigs.cluster.control_plane import ControlPlane
 from tests.rigs.cluster.disks import disks, volumes
-from tests.rigs.cluster.manifests import install
+from tests.rigs.cluster.manifests import CONTROLLER_ALONE, install
 from tests.rigs.gotools import programs
 from tests.rigs.sanity import report
 from ullage.errors import GIB, MIB
@@ -47,7 +47,7 @@ def split_fixture(api_only: ControlPlane, folder: Path) -> Iterator[Split]:
         thing = {"apiVersion": "ullage.io/v1alpha1", "kind": "DeviceClass", "metadata": {"name": CLASS}, "spec": spec}
         api.create(f"{OURS}/deviceclasses", thing)
         agent = ours.node_agent(folder, NODE, api_only.kubeconfig_for(ours.NAMESPACE, "ullage-node", node=NODE))
-        controller = ours.controller(folder, "c1", api_only.kubeconfig_for(ours.NAMESPACE, "ullage-controller"))
+        controller = ours.controller(folder, "c1", api_only.kubeconfig_for(ours.NAMESPACE, CONTROLLER_ALONE))
         for each in (agent, controller):
             ends.callback(each.process.kill)
             each.process.start()

@@ -330,6 +330,10 @@ class ApiServer:
     def _write(self, method: str, place: Place, body: Any, content_type: str) -> Fields:  # noqa: ANN401 - JSON
         if method == "POST":
             return self._create(place, body)
+        if "apply-patch" in content_type and (place.namespace, place.name) not in self._objects.get(
+            place.collection, {}
+        ):
+            return self._create(place, body)
         known = self._get(place)
         if method == "DELETE":
             return self._delete(place, known, body or {})

@@ -1,4 +1,4 @@
-"""The definitions in deploy/crds are those of the classes that read the objects."""
+"""The definitions in the chart are those of the classes that read the objects."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from ullage.kube import crds
 from ullage.kube.structural import Schema, schema
 
-CRDS = Path(__file__).parents[2] / "deploy" / "crds"
+CRDS = Path(__file__).parents[2] / "deploy" / "chart" / "ullage" / "crds"
 NOT_STRUCTURAL = {"$ref", "oneOf", "anyOf", "allOf", "definitions", "$defs", "uniqueItems"}
 
 

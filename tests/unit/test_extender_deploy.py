@@ -23,6 +23,7 @@ from ullage.errors import MIB
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs" / "scheduler.md").read_text(encoding="utf-8")
+MANIFESTS = ROOT / "deploy" / "manifests"
 CONFIGURATIONS = sorted((ROOT / "deploy" / "scheduler").glob("*.yaml"))
 
 
@@ -75,8 +76,21 @@ def test_kube_schedulers_configuration_asks_for_what_is_served(path: Path) -> No
         assert each == {"name": RESOURCE, "ignoredByScheduler": True}
 
 
+def test_each_distribution_is_told_of_a_file_that_its_kube_scheduler_can_read() -> None:
+    folder = ROOT / "deploy" / "scheduler"
+    command, mount, volume = of_file(folder / "kubeadm" / "kube-scheduler+json.yaml")
+    assert command["value"] == f"--config={mount['value']['mountPath']}/scheduler.yaml"
+    assert volume["value"]["hostPath"]["path"] == mount["value"]["mountPath"]
+    assert volume["value"]["name"] == mount["value"]["name"]
+    for name in ("k3s", "rke2"):
+        path = f"/etc/rancher/{name}/ullage"
+        assert of_file(folder / name / "config.yaml")["kube-scheduler-arg+"] == [f"config={path}/scheduler.yaml"]
+    (mounted,) = of_file(folder / "rke2" / "config.yaml")["kube-scheduler-extra-mount+"]
+    assert mounted == f"{path}:{path}:ro"
+
+
 def test_the_webhook_never_keeps_a_pod_from_being_made() -> None:
-    _, configuration = yaml.safe_load_all((ROOT / "deploy" / "webhook" / "marking.yaml").read_text(encoding="utf-8"))
+    _, configuration = yaml.safe_load_all((MANIFESTS / "optional" / "webhook.yaml").read_text(encoding="utf-8"))
     (webhook,) = configuration["webhooks"]
     assert (webhook["failurePolicy"], webhook["timeoutSeconds"], webhook["sideEffects"]) == ("Ignore", 2, "None")
     assert webhook["clientConfig"]["service"]["path"] in paths()
@@ -85,7 +99,7 @@ def test_the_webhook_never_keeps_a_pod_from_being_made() -> None:
 
 
 def test_the_account_may_read_what_is_read_and_may_write_nothing() -> None:
-    objects = yaml.safe_load_all((ROOT / "deploy" / "rbac" / "extender.yaml").read_text(encoding="utf-8"))
+    objects = yaml.safe_load_all((MANIFESTS / "5-extender.yaml").read_text(encoding="utf-8"))
     (role,) = (each for each in objects if each["kind"] == "ClusterRole")
     granted = {(group, kind) for rule in role["rules"] for group in rule["apiGroups"] for kind in rule["resources"]}
     assert granted == {(each.resource.group, each.resource.plural) for each in KINDS}

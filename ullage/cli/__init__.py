@@ -26,6 +26,8 @@ SUBCOMMANDS = (
     "recover",
     "explain",
     "simulate",
+    "crds",
+    "unused",
 )
 """Modules of this package, each with `describe(parser)` and `run(options) -> exit code`."""
 
@@ -45,8 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 128 + signal.SIGPIPE
 
 
-def _run(arguments: Sequence[str] | None) -> int:
-    words = list(sys.argv[1:] if arguments is None else arguments)
+def parser() -> argparse.ArgumentParser:
+    """What may stand on the command line."""
     parser = argparse.ArgumentParser(
         prog="ullage",
         description="Local volumes for Kubernetes nodes, placed where the space really is.",
@@ -62,7 +64,11 @@ def _run(arguments: Sequence[str] | None) -> int:
         )
         module.describe(subparser)
         subparser.set_defaults(run=module.run)
-    options = parser.parse_args(words)
+    return parser
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    options = parser().parse_args(arguments)
     try:
         code: int = options.run(options)
     except ConfigError as error:

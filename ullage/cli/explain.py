@@ -3,7 +3,7 @@
   ullage explain pod db-0
   ullage explain pod db-0 -n shop -o wide
   ullage explain pod db-0 -o json | jq '.items[].nodes[] | select(.fits)'
-  kubectl get pods,pvc,pv,sc,nodes,sts,nodestorages,logicalvolumes,deviceclasses -A -o json > cluster.json
+  kubectl get pods,pvc,pv,sc,nodes,sts,nodestorages,logicalvolumes,udc -A -o json > cluster.json
   ullage explain pod db-0 --objects cluster.json
 
 It asks the API server what the extender knows, decides as the extender does, and promises nothing. FREE is what is left

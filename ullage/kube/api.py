@@ -23,6 +23,8 @@ class PatchKind(StrEnum):
 
     MERGE = "application/merge-patch+json"
     JSON = "application/json-patch+json"
+    APPLY = "application/apply-patch+yaml"
+    """JSON is YAML."""
 
 
 class Api:
@@ -61,6 +63,15 @@ class Api:
         """
         path = resource.path(name, namespace=namespace, subresource=subresource)
         return self._call("PATCH", path, body=body, content_type=kind)
+
+    def apply(self, resource: Resource, name: str, body: object, *, manager: str) -> bytes:
+        """The object with the fields of the body, made if it is not there; raises ApiInvalidError.
+
+        The fields are the manager's from then on, also those that were somebody else's; what was the manager's and is
+        not in the body is taken off. What others have set besides stays.
+        """
+        query = {"fieldManager": manager, "force": "true"}
+        return self._call("PATCH", resource.path(name), query, body=body, content_type=PatchKind.APPLY)
 
     def replace(self, resource: Resource, name: str, body: object, *, namespace: str = "") -> bytes:
         """The object as it is now; raises ApiNotFoundError, ApiConflictError (changed since), ApiInvalidError."""

@@ -1,4 +1,4 @@
-"""The CustomResourceDefinitions of the three objects: `python -m ullage.kube.crds deploy/crds` writes them.
+"""The CustomResourceDefinitions of the three objects: `python -m ullage.kube.crds FOLDER` writes them.
 
 The schemas are the Structs'; here is what only the cluster sees: names, columns, rules over time.
 """
@@ -170,7 +170,7 @@ def manifest(of: Definition) -> Schema:
 
 
 def files() -> dict[str, str]:
-    """What each file in deploy/crds holds."""
+    """What each file in the chart's crds holds."""
     return {
         f"{each.resource.plural}.yaml": HEADER
         + yaml.dump(manifest(each), Dumper=_Plain, sort_keys=False, width=LINE, allow_unicode=True)

@@ -14,7 +14,7 @@ from tests.cluster.kubelet import PODS
 from tests.cluster.scene import until
 from tests.rigs.cluster import ours
 from tests.rigs.cluster.api import Json
-from tests.rigs.cluster.manifests import DEPLOY, apply_object, read
+from tests.rigs.cluster.manifests import MANIFESTS, apply_object, read
 from tests.rigs.cluster.ours import Extender
 from tests.rigs.cluster.scheduler import DEFAULT_NAME
 
@@ -28,7 +28,7 @@ def called_for_pods_of_the_second_scheduler(crowd: Crowd, tmp_path: Path) -> Ite
     plane = crowd.scene.plane
     kubeconfig = plane.kubeconfig_for(ours.NAMESPACE, "ullage-extender")
     webhook = ours.webhook(tmp_path, kubeconfig, plane.certificate, plane.key)
-    (configuration,) = (each for each in read(DEPLOY / "webhook") if each["kind"] == KIND)
+    (configuration,) = (each for each in read(MANIFESTS / "optional" / "webhook.yaml") if each["kind"] == KIND)
     (called,) = configuration["webhooks"]
     called["clientConfig"] = {
         "url": f"https://{webhook.http}{called['clientConfig']['service']['path']}",

@@ -22,8 +22,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tests.rigs.cluster import keys
+from tests.rigs.cluster import keys, kubelets
 from tests.rigs.cluster.api import Api, Refusal
+from tests.rigs.cluster.kubelets import Kubelets
 from tests.rigs.cluster.process import Process, free_ports
 from tests.rigs.cluster.scheduler import DEFAULT_NAME, QPS, configuration
 from tests.rigs.gotools import programs
@@ -37,8 +38,6 @@ ASK_SECONDS = 10.0
 ISSUER = "https://kubernetes.default.svc"
 DEFAULT_ACCOUNT = "/api/v1/namespaces/default/serviceaccounts/default"
 """Made by a controller; without it no Pod is admitted."""
-WITHOUT = ("node-lifecycle-controller", "taint-eviction-controller", "node-ipam-controller", "node-route-controller")
-"""Controllers for which a node without a kubelet is a lost one."""
 
 
 class ControlPlane:
@@ -51,10 +50,11 @@ class ControlPlane:
         only_api: bool = False,
         api_flags: Sequence[str] = (),
         controller_flags: Sequence[str] = (),
+        nodes: Kubelets | None = None,
     ) -> None:
         """`folder` is made if it is not there. `only_api`: etcd and the API server. `api_flags` are kube-apiserver's.
 
-        `controller_flags` are kube-controller-manager's.
+        `controller_flags` are kube-controller-manager's. `nodes`: those that are machines with kubelets, if any are.
 
         Builds what is not built yet; raises RigError.
         """
@@ -62,7 +62,8 @@ class ControlPlane:
         self._names = NAMES[:2] if only_api else NAMES
         self._binaries = {name: programs.get(name) for name in self._names}
         folder.mkdir(parents=True, exist_ok=True)
-        self._keys = keys.made(folder)
+        self._nodes = nodes
+        self._keys = keys.made(folder, kubelets.users(nodes), kubelets.addresses(nodes))
         ports = free_ports(len(NAMES) + 1)
         self._ports = dict(zip((*NAMES, "peer"), ports, strict=True))
         self.server = f"https://127.0.0.1:{self._ports[API_SERVER]}"
@@ -90,6 +91,10 @@ class ControlPlane:
     def key(self) -> Path:
         """Of its certificate: for whatever else is to be known by it."""
         return self._keys.key
+
+    def token_of(self, user: str) -> str:
+        """Of one of the users that the API server knows by a token."""
+        return self._keys.by_user[user]
 
     def api(self, token: str | None = None) -> Api:
         """The API server as the admin, or as whoever has the token."""
@@ -225,18 +230,15 @@ class ControlPlane:
         made = self._keys
         return [
             f"--etcd-servers=http://127.0.0.1:{self._ports[ETCD]}",
-            "--bind-address=127.0.0.1",
+            *kubelets.api_server_flags(self._nodes, made),
             f"--secure-port={self._ports[API_SERVER]}",
-            "--endpoint-reconciler-type=none",  # loopback is no address for the "kubernetes" service
             "--service-cluster-ip-range=10.96.0.0/16",
             f"--tls-cert-file={made.certificate}",
             f"--tls-private-key-file={made.key}",
             f"--token-auth-file={made.tokens}",
-            "--authorization-mode=RBAC",
             f"--service-account-issuer={ISSUER}",
             f"--service-account-key-file={made.service_accounts}",
             f"--service-account-signing-key-file={made.service_accounts}",
-            "--disable-admission-plugins=TaintNodesByCondition",  # nobody would take the taint of a new node away
             "--allow-privileged=true",
             "--profiling=false",
             "--shutdown-watch-termination-grace-period=2s",  # else its end waits a minute for those who watch
@@ -249,7 +251,7 @@ class ControlPlane:
             "--leader-elect=false",
             f"--kube-api-qps={QPS}",
             f"--kube-api-burst={2 * QPS}",
-            f"--controllers={','.join(['*', *(f'-{name}' for name in WITHOUT)])}",
+            kubelets.controllers_flag(self._nodes),
             "--use-service-account-credentials=true",
             f"--service-account-private-key-file={self._keys.service_accounts}",
             f"--root-ca-file={self.certificate}",

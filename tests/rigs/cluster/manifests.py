@@ -13,9 +13,17 @@ from tests.rigs.cluster.api import Api, Json, Refusal
 from tests.rigs.host import RigError
 
 DEPLOY = Path(__file__).parents[3] / "deploy"
+MANIFESTS = DEPLOY / "manifests"
 ESTABLISH_SECONDS = 30.0
 POLL_SECONDS = 0.1
 FIRST = ("Namespace", "CustomResourceDefinition")
+OF_KUBELETS = ("Deployment", "DaemonSet", "PodDisruptionBudget")
+"""Without kubelets their Pods would only take nodes' room; the rig starts their programs itself."""
+CONTROLLER_ALONE = "controller-alone"
+"""An account with the rights of our controller, and without those of the sidecars that share its Pod and its account:
+what runs as this one needs no others."""
+NAMESPACE = "ullage-system"
+RBAC = "rbac.authorization.k8s.io"
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -61,9 +69,29 @@ def collection_of(api: Api, thing: dict[str, Any]) -> str:
 
 
 def install(api: Api) -> None:
-    """All that a cluster needs of Ullage but its programs, as an admin makes it."""
-    for name in ("namespace.yaml", "crds", "rbac", "admission", "csidriver.yaml"):
-        apply(api, DEPLOY / name)
+    """All that a cluster needs of Ullage but its programs, as an admin makes it; and the rights for lost nodes.
+
+    And CONTROLLER_ALONE.
+    """
+    for path in (*sorted(MANIFESTS.glob("*.yaml")), MANIFESTS / "optional" / "node-loss.yaml"):
+        for each in read(path):
+            if each["kind"] not in OF_KUBELETS:
+                apply_object(api, each)
+    account = {"name": CONTROLLER_ALONE, "namespace": NAMESPACE}
+    apply_object(api, {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": account})
+    for kind, role in (
+        ("ClusterRole", "ullage-controller"),
+        ("ClusterRole", "ullage-controller-node-loss"),
+        ("Role", "ullage-controller"),
+    ):
+        binding = {
+            "apiVersion": f"{RBAC}/v1",
+            "kind": f"{kind}Binding",
+            "metadata": {"name": f"alone-{role}", **({"namespace": NAMESPACE} if kind == "Role" else {})},
+            "roleRef": {"apiGroup": RBAC, "kind": kind, "name": role},
+            "subjects": [{"kind": "ServiceAccount", **account}],
+        }
+        apply_object(api, binding)
 
 
 def _known(api: Api, root: str, kind: str) -> Json | None:

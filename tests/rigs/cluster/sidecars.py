@@ -44,10 +44,20 @@ RATE = ("--kube-api-qps=200", "--kube-api-burst=400")
 class Sidecars:
     """All four, for as long as the context lasts. The driver has to be there first: they wait for its socket."""
 
-    def __init__(
-        self, folder: Path, socket: Path, kubeconfig: Path, api: Api, more: Mapping[str, Sequence[str]] = {}
+    def __init__(  # noqa: PLR0913 - what differs from test to test
+        self,
+        folder: Path,
+        socket: Path,
+        kubeconfig: Path,
+        api: Api,
+        more: Mapping[str, Sequence[str]] = {},
+        *,
+        account: Path | None = None,
     ) -> None:
         """`more` are further flags by program; logs go to `folder`, whose name is that of their host.
+
+        `account` is the kubeconfig of those that share the driver's Pod; without it, and for snapshot-controller, which
+        is the cluster's, it is `kubeconfig`.
 
         Builds what is not built yet; raises RigError.
         """
@@ -56,8 +66,10 @@ class Sidecars:
         self._processes = {}
         for name, port in zip(NAMES, ports, strict=True):
             address = f"127.0.0.1:{port}"
-            flags = [f"--kubeconfig={kubeconfig}", f"--http-endpoint={address}", "--v=4", *RATE, *OF_EACH[name]]
-            if name != SNAPSHOT_CONTROLLER:
+            is_beside = name != SNAPSHOT_CONTROLLER
+            whose = account if account is not None and is_beside else kubeconfig
+            flags = [f"--kubeconfig={whose}", f"--http-endpoint={address}", "--v=4", *RATE, *OF_EACH[name]]
+            if is_beside:
                 flags.append(f"--csi-address={socket}")
             argv: list[str | Path] = [*AS_HOST, folder.name, programs.get(name), *flags, *more.get(name, ())]
             self._processes[name] = Process(argv, folder / f"{name}.log", Answers(f"http://{address}/metrics"))

@@ -36,16 +36,22 @@ UNUSED_SECONDS = 14 * 86400.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
-    """Where a program is built: a folder here, and a package of the modules it pins."""
+    """Where a program is built: a folder here, and a package of the modules it pins.
+
+    is_only_for_nodes: only the full tier, whose nodes have a kubelet, needs it; it is built when that tier asks.
+    """
 
     folder: str
     package: str
+    is_only_for_nodes: bool = False
 
 
 _SIDECARS = "github.com/kubernetes-csi"
+_CONTAINERD = "github.com/containerd/containerd/v2/cmd"
 PROGRAMS = {
     "csi-sanity": Program(folder="sanity", package=f"{_SIDECARS}/csi-test/v5/cmd/csi-sanity"),
     "etcd": Program(folder="etcd", package="go.etcd.io/etcd/server/v3"),
+    "helm": Program(folder="helm", package="helm.sh/helm/v4/cmd/helm"),
     "kube-apiserver": Program(folder="kubernetes", package="k8s.io/kubernetes/cmd/kube-apiserver"),
     "kube-controller-manager": Program(folder="kubernetes", package="k8s.io/kubernetes/cmd/kube-controller-manager"),
     "kube-scheduler": Program(folder="kubernetes", package="k8s.io/kubernetes/cmd/kube-scheduler"),
@@ -59,6 +65,14 @@ PROGRAMS = {
     "snapshot-controller": Program(
         folder="snapshotter", package=f"{_SIDECARS}/external-snapshotter/v8/cmd/snapshot-controller"
     ),
+    **{
+        name: Program(folder="node", package=f"k8s.io/kubernetes/cmd/{name}", is_only_for_nodes=True)
+        for name in ("kubelet", "kubectl", "kube-proxy")
+    },
+    **{
+        name: Program(folder="containerd", package=f"{_CONTAINERD}/{name}", is_only_for_nodes=True)
+        for name in ("containerd", "containerd-shim-runc-v2", "ctr")
+    },
 }
 KUBERNETES = "k8s.io/kubernetes"
 
@@ -77,6 +91,11 @@ def get(name: str) -> Path:
             _clear(cache)
             _build(go, name, program)
     return program
+
+
+def of_every_tier() -> list[str]:
+    """Those that are built ahead, for whichever tier asks first."""
+    return [name for name, program in PROGRAMS.items() if not program.is_only_for_nodes]
 
 
 def source(folder: str, module: str) -> Path:

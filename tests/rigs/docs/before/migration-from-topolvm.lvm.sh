@@ -1,0 +1,1 @@
+printf 'deviceClasses:\n- {name: ssd, type: thick, volumeGroups: [myvg1]}\n' > config.yaml

@@ -1,0 +1,2 @@
+# The "new" image is the one that the nodes have.
+TAG=test
