@@ -76,6 +76,12 @@ class Machine:
             "--",
         )
 
+    def stir(self) -> None:
+        """Say what the kernel says when the devices below the file systems change: the agents look again, soon."""
+        for store in self.stores.values():
+            device = store.stat().st_dev
+            Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/uevent").write_text("change", encoding="ascii")
+
 
 @contextmanager
 def machines(folder: Path, hosts: Sequence[Host]) -> Iterator[dict[str, Machine]]:

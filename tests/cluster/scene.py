@@ -130,9 +130,9 @@ class Cluster:
         """Where a volume or snapshot is."""
         return self.nodes[self.objects.get(f"{LOGICAL_VOLUMES}/{volume_id}")["spec"]["nodeName"]]
 
-    def place_of(self, pod: str) -> Node:
+    def place_of(self, pod: str, seconds: float = WAIT_SECONDS) -> Node:
         """Where the scheduler puts a Pod, in the end."""
-        found = self.objects.until(f"{PODS}/{pod}", lambda it: it["spec"].get("nodeName"), WAIT_SECONDS)
+        found = self.objects.until(f"{PODS}/{pod}", lambda it: it["spec"].get("nodeName"), seconds)
         return self.nodes[found["spec"]["nodeName"]]
 
     def run(self, pod: str) -> dict[str, Path]:

@@ -23,6 +23,8 @@ def volume(scene: Cluster) -> Iterator[Json]:
     (bound,) = scene.wait_bound("data")
     scene.audit()
     yield bound
+    for node in scene.nodes.values():
+        node.machine.stir()  # an agent may have looked while something was there that nothing told of
     scene.audit()
 
 
