@@ -26,6 +26,8 @@ from tests.rigs.gotools import programs
 from tests.rigs.host import RigError
 
 SOCKET_PATH_CHARACTERS = 107
+START_SECONDS = 600
+"""Of a busy machine."""
 OF_PROMETHEUS = {"PodMonitor", "PrometheusRule"}
 """No definitions of these are here for an API server to check them against."""
 WORKLOADS = ("Deployment", "DaemonSet", "Job")
@@ -143,6 +145,16 @@ def test_every_port_that_is_probed_is_open(name: str) -> None:
             if probe in container:
                 port = container[probe]["httpGet"]["port"]
                 assert port in ports or port in ports.values()
+
+
+@EACH
+def test_nothing_is_ended_because_its_machine_is_slow_to_start_it(name: str) -> None:
+    """The sidecars among them: they answer their probes once our container serves."""
+    probed = [each for each in containers(rendered(name)) if "livenessProbe" in each]
+    assert probed
+    for container in probed:
+        startup = container["startupProbe"]
+        assert startup["periodSeconds"] * startup["failureThreshold"] >= START_SECONDS
 
 
 @EACH
