@@ -88,8 +88,9 @@ def _one(order: Json, row: Mapping[str, str]) -> Iterator[str]:
     tags = row["lv_tags"].split(",")
     if f"ullage.io/volume={name}" not in tags or any(tag.startswith(MARK) for tag in tags):
         yield f"LV {name} has the tags {tags}"
-    if kind == "volume" and (int(row["lv_size"]) != order["status"]["sizeBytes"] or row["lv_active"] != "active"):
-        yield f"LV {name} is {row}, its LogicalVolume says {order['status']}"
+    status = order.get("status", {})  # one that is to go before it was ever told of has none
+    if kind == "volume" and (int(row["lv_size"]) != status.get("sizeBytes") or row["lv_active"] != "active"):
+        yield f"LV {name} is {row}, its LogicalVolume says {status}"
     if row["lv_health_status"] or row["lv_suspended"] == "suspended" or row["lv_attr"][4] not in "a-":
         yield f"LV {name} is not well: {row}"
 
