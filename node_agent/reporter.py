@@ -185,6 +185,7 @@ class Reporter:
         return next((name for name, devices in self._devices_of.items() if event.device_name in devices), EVERYTHING)
 
     def _learn(self, report: StoreReport, backend: Backend) -> None:
+        self._tell(report)
         devices = frozenset(os.path.basename(os.path.realpath(path)) for path in report.devices)  # noqa: PTH119
         with self._wished:
             before = self._devices_of.get(report.name, frozenset())
@@ -192,6 +193,17 @@ class Reporter:
             self._backend_of = {**self._backend_of, report.name: backend}
             if before - devices:
                 self.wish_everything()  # what has left this store may be in one that nobody has looked at
+
+    def _tell(self, report: StoreReport) -> None:
+        """Log that a store cannot be read, or can again: when that changes, and not at each look."""
+        known = self._stock.report(report.name)
+        before = known.problem if known is not None else None
+        if report.problem is None:
+            if before is not None:
+                log.info("store readable again", extra={"store": report.name})
+        elif before is None or before.reason != report.problem.reason:
+            facts = {"reason": report.problem.reason, "why": report.problem.message}
+            log.warning("store unreadable", extra={"store": report.name, **facts})
 
     def _look_with_others(self) -> Sequence[StoreName]:
         """As `_look_at_everything`, by a look that began after this was called, whoever took it."""
@@ -216,8 +228,6 @@ class Reporter:
             for report in backend.look():
                 seen.append(report.name)
                 self._learn(report, backend)
-                if report.problem is not None:
-                    log.warning("store unreadable", extra={"store": report.name, "reason": report.problem.reason})
                 if not self._stock.put(report, since):
                     overtaken.append(report.name)
         self._stock.keep_only(seen)

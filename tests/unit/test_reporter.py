@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -217,6 +218,23 @@ def test_a_store_that_cannot_be_read_has_no_devices_of_its_own(bench: Bench) -> 
     bench.reporter.look_now()
     bench.changes("vdc")
     assert bench.after(MOST_SECONDS) == [EVERYTHING]
+
+
+def test_that_a_store_cannot_be_read_is_told_once_and_so_is_that_it_can_be_again(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    readable = bench.backend.reports[SLOW]
+    for reason in ("Gone", "Gone", "Refused"):
+        bench.backend.reports[SLOW] = StoreReport(name=SLOW, problem=Problem(reason=reason, message=reason.lower()))
+        bench.reporter.look_now()
+        bench.reporter.look_at(SLOW)
+    bench.backend.reports[SLOW] = readable
+    bench.reporter.look_at(SLOW)
+    bench.reporter.look_now()
+    told = [(each.getMessage(), vars(each).get("why", "")) for each in caplog.records]
+    wanted = [("store unreadable", "gone"), ("store unreadable", "refused"), ("store readable again", "")]
+    assert told == wanted
 
 
 def test_a_stream_of_events_does_not_put_a_look_off_for_ever(bench: Bench) -> None:
