@@ -11,6 +11,7 @@ import os
 import select
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -87,8 +88,8 @@ class Node:
         self._hardware = hardware
         self._api = api
         self._outlives_us = outlives_us
-        self._running: subprocess.Popen[bytes] | None = None
-        """The QEMU that this process has started last."""
+        self._reaper: threading.Thread | None = None
+        """Ends with the QEMU that this process has started last."""
         self._pid_file = folder / "pid"
 
     def make(self) -> None:
@@ -150,8 +151,8 @@ class Node:
     def kill(self) -> None:
         """Cut its power: what it has not handed to its disks is gone. Nothing when it is off."""
         pids.end(self._pid_file)
-        if self._running is not None:
-            self._running.wait()
+        if self._reaper is not None:
+            self._reaper.join()
 
     def run(self, *argv: str, timeout_seconds: float = RUN_SECONDS, text: str = "") -> str:
         """What a command prints that root runs in the node, with `text` as its input.
@@ -203,8 +204,11 @@ class Node:
     def _switch_on(self) -> None:
         self._first_word.unlink(missing_ok=True)
         argv = qemu.argv(self._guest(), kernel.get())
-        self._running = spawned(argv, self.folder / "qemu.log", os.environ, outlives_us=self._outlives_us)
-        pids.write(self._pid_file, self._running.pid)
+        running = spawned(argv, self.folder / "qemu.log", os.environ, outlives_us=self._outlives_us)
+        pids.write(self._pid_file, running.pid)
+        # Whatever ends it, somebody waits for it, so that no zombie is left; it may also go on when we end.
+        self._reaper = threading.Thread(target=running.wait, name=f"wait-{self.name}", daemon=True)
+        self._reaper.start()
 
     def _see_it_start(self) -> None:
         """Switch it off and on again while it stands still before its first script; raises RigError."""
