@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 from tests.cluster.kubelet import CLAIMS, VOLUMES
@@ -120,6 +121,19 @@ def _devices(node: PowerNode, rows: Mapping[str, Mapping[str, str]]) -> Iterator
 
 def _pool(node: PowerNode, rows: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
     """The kernel's word of the pool, and that it knows the very devices that LVM does."""
+    numbers = {row["thin_id"] for row in rows.values() if row["thin_id"]}
+    if not numbers:  # LVM switches a pool off with its last volume
+        node.run("lvchange", "--quiet", "--activate", "y", f"{GROUP}/{POOL}")
+    try:
+        yield from _kernels_word(node, numbers)
+    except AnswerError as failure:
+        yield str(failure)
+    finally:
+        if not numbers:
+            node.run("lvchange", "--quiet", "--activate", "n", f"{GROUP}/{POOL}")
+
+
+def _kernels_word(node: PowerNode, numbers: AbstractSet[str]) -> Iterator[str]:
     status = node.run("dmsetup", "status", "--noflush", f"{GROUP}-{POOL}-tpool").split()
     if status[6] != "-" or "rw" not in status or "needs_check" in status:
         yield f"the pool is {' '.join(status)}"
@@ -131,7 +145,6 @@ def _pool(node: PowerNode, rows: Mapping[str, Mapping[str, str]]) -> Iterator[st
         )
     finally:
         node.run("dmsetup", "message", f"{GROUP}-{POOL}-tpool", "0", "release_metadata_snap")
-    numbers = {row["thin_id"] for row in rows.values() if row["thin_id"]}
     if set(listed.split()) != numbers:
         yield f"the pool has the thin devices {listed.split()}, LVM has {sorted(numbers)}"
 
