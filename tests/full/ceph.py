@@ -53,9 +53,11 @@ def manager(node: str) -> Thing:
 
 
 def prepare(name: str, node: str) -> Thing:
-    """The Job that makes an OSD of the block claim `name`."""
-    main = container("prepare", "sh", f"{AT}/ceph-prepare.sh", mounts=OSD_MOUNTS, securityContext=PRIVILEGED)
-    pod = _pod(node, _osd_volumes(name), [_map()], main, restart="OnFailure")
+    """The Job that makes an OSD of the block claim `name`, with the host's /dev: lsblk looks for the name there."""
+    mounts = {**OSD_MOUNTS, "devices": "/dev"}
+    main = container("prepare", "sh", f"{AT}/ceph-prepare.sh", mounts=mounts, securityContext=PRIVILEGED)
+    volumes = [*_osd_volumes(name), {"name": "devices", "hostPath": {"path": "/dev"}}]
+    pod = _pod(node, volumes, [_map()], main, restart="OnFailure")
     return _named("batch/v1", "Job", f"prepare-{name}") | {"spec": {"backoffLimit": 10, "template": {"spec": pod}}}
 
 

@@ -40,22 +40,24 @@ def storage(cluster: Cluster) -> Iterator[Cluster]:
     """A monitor and a manager, an OSD on each of two nodes, and a pool of two copies."""
     first, second = sorted(cluster.nodes)[:2]
     hosts = dict(zip(OSDS, (first, second), strict=True))
-    prepare(cluster)
-    for each in (*ceph.shared(cluster.nodes[first].address), *ceph.monitor(first, STORAGE_CLASS)):
-        apply_object(cluster.api, each)
-    asked(cluster, MON, ("ceph", "--connect-timeout", "20", "status"))
-    apply_object(cluster.api, ceph.manager(first))
-    for name, host in hosts.items():
-        apply_object(cluster.api, ceph.claim(name, STORAGE_CLASS, OSD_SIZE, is_block=True))
-        apply_object(cluster.api, ceph.prepare(name, host))
-    for name, host in hosts.items():
-        cluster.api.until(f"{JOBS}/prepare-{name}", lambda it: it["status"].get("succeeded"), PATIENCE_SECONDS)
-        apply_object(cluster.api, ceph.osd(name, host))
-    inside(cluster, MON, "ceph", "osd", "pool", "create", POOL, "8")
-    inside(cluster, MON, "ceph", "osd", "pool", "application", "enable", POOL, "test")
-    until_healthy(cluster)
-    yield cluster
-    _remove(cluster.api)
+    try:
+        prepare(cluster)
+        for each in (*ceph.shared(cluster.nodes[first].address), *ceph.monitor(first, STORAGE_CLASS)):
+            apply_object(cluster.api, each)
+        asked(cluster, MON, ("ceph", "--connect-timeout", "20", "status"))
+        apply_object(cluster.api, ceph.manager(first))
+        for name, host in hosts.items():
+            apply_object(cluster.api, ceph.claim(name, STORAGE_CLASS, OSD_SIZE, is_block=True))
+            apply_object(cluster.api, ceph.prepare(name, host))
+        for name, host in hosts.items():
+            cluster.api.until(f"{JOBS}/prepare-{name}", lambda it: it["status"].get("succeeded"), PATIENCE_SECONDS)
+            apply_object(cluster.api, ceph.osd(name, host))
+        inside(cluster, MON, "ceph", "osd", "pool", "create", POOL, "8")
+        inside(cluster, MON, "ceph", "osd", "pool", "application", "enable", POOL, "test")
+        until_healthy(cluster)
+        yield cluster
+    finally:
+        _remove(cluster.api)
 
 
 def status(cluster: Cluster) -> Thing:
