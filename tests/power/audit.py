@@ -134,17 +134,23 @@ def _pool(node: PowerNode, rows: Mapping[str, Mapping[str, str]]) -> Iterator[st
 
 
 def _kernels_word(node: PowerNode, numbers: AbstractSet[str]) -> Iterator[str]:
-    status = node.run("dmsetup", "status", "--noflush", f"{GROUP}-{POOL}-tpool").split()
+    pools = node.run("dmsetup", "ls", "--target", "thin-pool").split()
+    # One that never had a volume is a device of its own name; LVM puts it beneath with the first.
+    device = next((name for name in (f"{GROUP}-{POOL}-tpool", f"{GROUP}-{POOL}") if name in pools), None)
+    if device is None:
+        yield f"no pool is active: {pools}"
+        return
+    status = node.run("dmsetup", "status", "--noflush", device).split()
     if status[6] != "-" or "rw" not in status or "needs_check" in status:
         yield f"the pool is {' '.join(status)}"
         return
-    node.run("dmsetup", "message", f"{GROUP}-{POOL}-tpool", "0", "reserve_metadata_snap")
+    node.run("dmsetup", "message", device, "0", "reserve_metadata_snap")
     try:
         listed = node.run(
             "thin_ls", "--metadata-snap", "--no-headers", "--format", "DEV", f"/dev/mapper/{GROUP}-{POOL}_tmeta"
         )
     finally:
-        node.run("dmsetup", "message", f"{GROUP}-{POOL}-tpool", "0", "release_metadata_snap")
+        node.run("dmsetup", "message", device, "0", "release_metadata_snap")
     if set(listed.split()) != numbers:
         yield f"the pool has the thin devices {listed.split()}, LVM has {sorted(numbers)}"
 
