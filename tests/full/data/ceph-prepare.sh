@@ -7,6 +7,7 @@ if ceph-bluestore-tool show-label --dev /osd/block 2> /dev/null; then
     exit
 fi
 # It looks for the keys where they usually are.
-mkdir -p /var/lib/ceph/bootstrap-osd
+mkdir -p /var/lib/ceph/bootstrap-osd /run/ceph
+chown ceph:ceph /run/ceph
 cp /ceph/keyring /var/lib/ceph/bootstrap-osd/ceph.keyring
 ceph-volume --log-path /tmp raw prepare --bluestore --data /osd/block --crush-device-class nvme
