@@ -146,10 +146,14 @@ class FileSite:
 
     def set_up(self) -> None:
         self._base = Path(tempfile.mkdtemp(prefix="ullage-contract-"))
+        # What lies on a mount that is shared, as systemd's are, cannot be moved: `lose_store`.
+        run("mount", "--bind", str(self._base), str(self._base))
+        run("mount", "--make-private", str(self._base))
         self._mount(self.directory)
 
     def tear_down(self) -> None:
         self._unmount(self.directory)
+        run("umount", str(self._base))
         shutil.rmtree(self._base)
 
     def leftovers(self) -> list[str]:
@@ -238,7 +242,6 @@ class FileSite:
     @contextlib.contextmanager
     def lose_store(self) -> Iterator[None]:
         moved = self._base / "moved"
-        run("mount", "--make-private", str(self.directory))
         moved.mkdir(exist_ok=True)
         run("mount", "--move", str(self.directory), str(moved))
         try:

@@ -16,6 +16,7 @@ from node_agent.backends.file.directory import Directory, Entry
 from node_agent.backends.file.files import DurableFiles
 from node_agent.backends.port import StoreReport
 from node_agent.stock import Stock
+from tests.host.copies_rig import directory_on
 from tests.host.file_rig import MIB, Rig, ran
 from ullage.capacity import Allocation
 from ullage.errors import DeviceError, InsufficientCapacityError, NotOursError, PoolUnavailableError
@@ -46,7 +47,8 @@ def test_a_directory_that_was_never_used_is_a_pool_to_be_made(rig: Rig) -> None:
     assert (rig.directory / ".ullage.json").read_bytes() == marker
 
 
-def test_classes_on_one_directory_share_one_pool_with_the_largest_reserve(rig: Rig) -> None:
+def test_classes_on_one_directory_share_one_pool_with_the_largest_reserve(root: Path) -> None:
+    rig = Rig(directory_on("ext4", root))
     free_bytes = rig.report().pools[0].free_bytes
     other = replace(
         rig.device_class, name=DeviceClassName("more"), directory=f"{rig.directory}/", reserve_bytes=64 * MIB
@@ -61,7 +63,8 @@ def test_classes_on_one_directory_share_one_pool_with_the_largest_reserve(rig: R
 def test_what_an_image_takes_while_it_is_looked_at_is_not_counted_twice(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rig = Rig(root, is_sparse=True)
+    place = directory_on("ext4", root)  # of its own: nobody else takes from it, or gives back
+    rig = Rig(place, is_sparse=True)
     rig.create(mib=64)
     free_bytes = rig.report().pools[0].free_bytes
     entries = Directory.entries
@@ -70,7 +73,7 @@ def test_what_an_image_takes_while_it_is_looked_at_is_not_counted_twice(
     def taken_meanwhile(self: Directory) -> tuple[Entry, ...]:
         found = entries(self)
         if not looks:
-            with (root / "a.img").open("r+b") as image:
+            with (place / "a.img").open("r+b") as image:
                 os.posix_fallocate(image.fileno(), 0, 64 * MIB)
         looks.append(found)
         return found
@@ -102,8 +105,9 @@ class Watched(DurableFiles):
 
 
 def test_a_look_in_the_middle_of_a_create_and_the_create_itself_take_its_room_once(root: Path) -> None:
+    place = directory_on("ext4", root)
     files = Watched()
-    rig = Rig(root, files=files)
+    rig = Rig(place, files=files)
     files.look = rig.report
     after = rig.create(mib=64)
     files.look = None
@@ -113,7 +117,7 @@ def test_a_look_in_the_middle_of_a_create_and_the_create_itself_take_its_room_on
         stock = Stock()
         stock.put(seen)
         stock.apply(seen.name, None, after)
-        assert abs(stock.pools()[PoolName(str(root))].free_bytes - free_bytes) <= 8 * MIB
+        assert abs(stock.pools()[PoolName(str(place))].free_bytes - free_bytes) <= 8 * MIB
 
 
 def test_what_a_half_made_volume_lacks_must_be_there_or_nothing_is_left_of_it(root: Path) -> None:

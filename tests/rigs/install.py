@@ -25,6 +25,7 @@ PACKAGES = {
     "dmsetup": "what LVM drives",
     "thin-provisioning-tools": "thin_check, which LVM runs on a thin pool's metadata",
     "util-linux": "lsblk, blkdiscard, setpriv, blkid, wipefs",
+    "procps": "ps: whether a process of a test is left",
     "mount": "losetup, mount and umount, which a slim Debian lacks",
     "fdisk": "sfdisk",
     "e2fsprogs": "mkfs.ext4, e2fsck, resize2fs",
