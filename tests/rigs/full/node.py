@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
 import socket
 import subprocess
@@ -28,7 +29,10 @@ from tests.rigs.vm import kernel, qemu
 FIRST_WORD_SECONDS = 240.0
 """From power to the first script in the guest, which takes half a minute of a busy machine."""
 POWER_ONS = 3
-"""Now and then an emulated machine of two processors stands still in the kernel's first second, for good."""
+"""Now and then an emulated machine of two processors stands still for good, mostly in the kernel's first second."""
+STUCK = re.compile(rb"soft lockup - CPU#\d+ stuck for (\d+)s")
+STUCK_SECONDS = 100
+"""What the kernel says of that, if it has come so far; what is said of less may pass."""
 BOOT_SECONDS = 600.0
 READY_SECONDS = 900.0
 """From commands being answered to kubelet having said so: with six machines on four cores it takes minutes."""
@@ -49,6 +53,10 @@ class CommandFailed(Exception):  # noqa: N818 - an answer, as a Refusal of the A
         self.exit_code = exit_code
         self.output = output
         self.errors = errors
+
+
+class _StandsStillError(Exception):
+    """A machine that is on and does nothing, and never will."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,19 +139,31 @@ class Node:
             self.wait_until_ready()
 
     def wait_until_ready(self) -> None:
-        """Raises RigError when it dies before, or takes too long."""
+        """Switch it off and on again while it stands still; raises RigError when it dies or takes too long."""
+        for left in reversed(range(POWER_ONS)):
+            try:
+                self._come_up()
+            except _StandsStillError as still:
+                if not left:
+                    raise RigError(f"{self.name} has stood still {POWER_ONS} times. {self._tail()}") from still
+                self.kill()
+                self._switch_on()
+            else:
+                return
+
+    def _come_up(self) -> None:
         self._see_it_start()
         booted = self._boot_id()
 
         def is_ready(node: Json) -> bool:
-            if self.pid is None:
-                raise RigError(f"{self.name} died before it was ready. {self._tail()}")
+            self._goes_on()
             conditions = {each["type"]: each["status"] for each in node["status"].get("conditions", [])}
             return node["status"]["nodeInfo"]["bootID"] == booted and conditions.get("Ready") == "True"
 
         self._api.until(f"{NODES}/{self.name}", is_ready, READY_SECONDS)
         deadline = time.monotonic() + READY_SECONDS
         while not self._has_services_and_groups():
+            self._goes_on()
             if time.monotonic() > deadline:
                 raise RigError(f"{self.name} is not complete after {READY_SECONDS:.0f} s. {self._tail()}")
             time.sleep(POLL_SECONDS)
@@ -211,19 +231,12 @@ class Node:
         self._reaper.start()
 
     def _see_it_start(self) -> None:
-        """Switch it off and on again while it stands still before its first script; raises RigError."""
-        for left in reversed(range(POWER_ONS)):
-            deadline = time.monotonic() + FIRST_WORD_SECONDS
-            while time.monotonic() < deadline:
-                if self._first_word.exists() and self._first_word.stat().st_size:
-                    return
-                if self.pid is None:
-                    raise RigError(f"{self.name} died while booting. {self._tail()}")
-                time.sleep(POLL_SECONDS)
-            if left:
-                self.kill()
-                self._switch_on()
-        raise RigError(f"{self.name} has stood still {POWER_ONS} times. {self._tail()}")
+        deadline = time.monotonic() + FIRST_WORD_SECONDS
+        while not (self._first_word.exists() and self._first_word.stat().st_size):
+            self._goes_on()
+            if time.monotonic() > deadline:
+                raise _StandsStillError
+            time.sleep(POLL_SECONDS)
 
     def _boot_id(self) -> str:
         """Of the boot that goes on, once the node takes commands."""
@@ -232,11 +245,18 @@ class Node:
             try:
                 return self.run("cat", "/proc/sys/kernel/random/boot_id").strip()
             except RigError as failure:
-                if self.pid is None:
-                    raise RigError(f"{self.name} died while booting. {self._tail()}") from failure
+                self._goes_on()
                 if time.monotonic() > deadline:
                     raise RigError(f"{self.name} is not up after {BOOT_SECONDS:.0f} s. {self._tail()}") from failure
             time.sleep(POLL_SECONDS)
+
+    def _goes_on(self) -> None:
+        """Raises RigError when it is dead, _StandsStillError when its kernel says that its processors are stuck."""
+        if self.pid is None:
+            raise RigError(f"{self.name} died before it was ready. {self._tail()}")
+        stuck = STUCK.findall(self.console.read_bytes()) if self.console.exists() else []
+        if any(int(seconds) >= STUCK_SECONDS for seconds in stuck):
+            raise _StandsStillError
 
     @property
     def _first_word(self) -> Path:
