@@ -61,12 +61,13 @@ mount -t proc proc "$root/proc"
 """
 
 TAKE_DOWN = """
-root=$1 device=$2
+root=$1 device=$2 ctr=$3
 for process in /proc/[0-9]*; do
     if [ "$(readlink "$process/root")" = "$root" ]; then kill -9 "${process#/proc/}"; fi
 done
 sleep 1
 umount --recursive "$root"
+"$ctr" --namespace k8s.io images unmount --rm "$root"
 lvm lvremove --quiet --yes "$device"
 """
 
@@ -141,7 +142,8 @@ def places(folder: Path, progress: Callable[[str], None]) -> Iterator[dict[str, 
         node = cluster.nodes[cluster.api.get(f"{PODS}/{POD}")["spec"]["nodeName"]]
         for number, name in enumerate((BARE, AGAIN)):
             device, root = f"/dev/{GROUP}/bare{number}", f"/run/bare{number}"
-            left.callback(node.run, "sh", "-c", TAKE_DOWN, "sh", root, device, timeout_seconds=600)
+            words = (root, device, str(programs.get("ctr")))
+            left.callback(node.run, "sh", "-c", TAKE_DOWN, "sh", *words, timeout_seconds=600)
             _set_up(node, device, root, options)
             found[name] = OnNode(node=node, root=root)
             for database in DATABASES:
