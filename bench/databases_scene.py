@@ -18,6 +18,7 @@ from csi.fs import mkfs
 from csi.fs.device import Device
 from csi.fs.kinds import KINDS
 from tests.cluster.kubelet import CLAIMS, PODS
+from tests.full.pods import inside
 from tests.full.stateful import DATABASES
 from tests.full.workloads import (
     AT,
@@ -28,7 +29,6 @@ from tests.full.workloads import (
     asked,
     container,
     eventually,
-    inside,
     prepare,
     start_volume,
 )

@@ -158,7 +158,7 @@ def start_writer(  # noqa: PLR0913 - what there is to say
 
 
 def inside(cluster: Cluster, name: str, *argv: str) -> str:
-    """What a command says in a Pod; raises RigError when it fails."""
+    """What a command says in a Pod (`db-0`, `deployment/mon`); raises RigError when it fails."""
     return cluster.kubectl("exec", name, "--", *argv)
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from tests.cluster.kubelet import CLAIMS, PODS
 from tests.full import ceph
+from tests.full.pods import inside
 from tests.full.workloads import (
     AT,
     PATIENCE_SECONDS,
@@ -17,7 +18,6 @@ from tests.full.workloads import (
     Thing,
     asked,
     eventually,
-    inside,
     prepare,
 )
 from tests.rigs.cluster.api import Api

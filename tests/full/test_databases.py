@@ -9,6 +9,7 @@ import pytest
 
 from tests.cluster.kubelet import CLAIMS, PODS
 from tests.cluster.things import EVENTS, LOGICAL_VOLUMES
+from tests.full.pods import inside
 from tests.full.stateful import DATABASES, Database, stateful_set
 from tests.full.workloads import (
     PATIENCE_SECONDS,
@@ -16,7 +17,6 @@ from tests.full.workloads import (
     asked,
     conversation,
     eventually,
-    inside,
     prepare,
 )
 from tests.rigs.cluster.manifests import apply_object

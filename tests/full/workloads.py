@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from tests.cluster.things import STORAGE
+from tests.full.pods import inside
 from tests.rigs import images
 from tests.rigs.cluster.manifests import apply_object
 from tests.rigs.full.cluster import Cluster
@@ -65,11 +66,6 @@ def container(name: str, *command: str, mounts: Mapping[str, str], **more: objec
 def start_volume() -> Thing:
     """The Pod's volume that `container` mounts."""
     return {"name": "start", "configMap": {"name": SCRIPTS}}
-
-
-def inside(cluster: Cluster, pod: str, *argv: str) -> str:
-    """What a command says in a Pod (`pg-0`, `deployment/mon`); raises RigError when it fails."""
-    return cluster.kubectl("exec", pod, "--", *argv)
 
 
 def asked(cluster: Cluster, pod: str, question: Sequence[str], seconds: float = PATIENCE_SECONDS) -> str:
