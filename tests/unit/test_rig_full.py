@@ -16,6 +16,7 @@ import pytest
 from tests.rigs.cluster import kubelets
 from tests.rigs.full import driver, network, pids
 from tests.rigs.full.commands import Command, Server
+from tests.rigs.full.node import stands_still
 from tests.rigs.full.relay import Relay
 from tests.rigs.host import RigError
 
@@ -139,3 +140,17 @@ def test_controllers_that_look_after_nodes_run_only_where_nodes_have_kubelets() 
     assert "-node-lifecycle-controller" not in kubelets.controllers_flag(real)
     assert kubelets.users(real)["system:node:n1"] == "system:nodes"
     assert not kubelets.users(None)
+
+
+LOCKUP = "watchdog: BUG: soft lockup - CPU#{cpu} stuck for {seconds}s! [swapper/1:0]"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "is_still"), [((), False), ((26,), False), ((26, 52, 78), False), ((26, 52, 78, 104), True)]
+)
+def test_a_machine_stands_still_whose_kernel_says_of_a_processor_that_it_is_stuck_for_long(
+    seconds: tuple[int, ...], *, is_still: bool
+) -> None:
+    told = [f"[   {40 + each}.000000] {LOCKUP.format(cpu=each % 2, seconds=each)}" for each in seconds]
+    console = "\r\n".join(["[    1.000000] Run /init as init process", *told, "[  200.000000] EXT4-fs: mounted"])
+    assert stands_still(console.encode()) == is_still

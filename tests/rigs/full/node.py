@@ -59,6 +59,11 @@ class _StandsStillError(Exception):
     """A machine that is on and does nothing, and never will."""
 
 
+def stands_still(console: bytes) -> bool:
+    """Whether a kernel has said that one of its processors got no further for longer than a busy host explains."""
+    return any(int(seconds) >= STUCK_SECONDS for seconds in STUCK.findall(console))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hardware:
     """What each node has. Of its disks the last is for the group pooled, all others for the group nvme."""
@@ -254,8 +259,7 @@ class Node:
         """Raises RigError when it is dead, _StandsStillError when its kernel says that its processors are stuck."""
         if self.pid is None:
             raise RigError(f"{self.name} died before it was ready. {self._tail()}")
-        stuck = STUCK.findall(self.console.read_bytes()) if self.console.exists() else []
-        if any(int(seconds) >= STUCK_SECONDS for seconds in stuck):
+        if self.console.exists() and stands_still(self.console.read_bytes()):
             raise _StandsStillError
 
     @property
