@@ -1,4 +1,7 @@
-"""Where a Pod's volumes fit even if every other Pod comes that was offered the node and has not shown what it takes.
+"""Where a Pod's volumes fit even if all comes there that may come.
+
+That is every other Pod that was offered the node and has not shown what it takes, and what was to be made there for
+claims that are gone, and may be made all the same.
 
 Nearly always one comparison does: what is left beside the Pod's own volumes is more than all open offers come to. Only
 the nodes where it is less are looked at one by one.
@@ -26,7 +29,7 @@ class Beside:
         self._pod = pod
         self._wants = wants
         self._offers = promises.open_to_others(pod)
-        most = promises.offers.most_bytes(tables.extent_bytes, but_for=pod.key)
+        most = promises.most_open_bytes(tables.extent_bytes, but_for=pod)
         self._enough = most if most is not None else math.inf
         self._own = promises.own_nodes(pod)
 

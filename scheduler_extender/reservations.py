@@ -2,8 +2,9 @@
 
 Definite promises are read off the view alone: a claim of ours for which a node has been chosen, and whose LogicalVolume
 has not been seen. They are the same after a restart, and in a second extender. Tentative ones are remembered: these
-nodes were offered to a Pod, and nobody has said yet which it is (`scheduler_extender.offers`). All of it is bounded,
-and nothing of it lasts: what is not taken up is forgotten after a time, so that nothing can block for ever.
+nodes were offered to a Pod, and nobody has said yet which it is (`scheduler_extender.offers`); or a claim went after
+its node was chosen, and nobody says whether its volume is made all the same. All of it is bounded, and nothing of it
+lasts: what is not taken up is forgotten after a time, so that nothing can block for ever.
 
 Not thread-safe: whoever asks holds the view's lock.
 """
@@ -30,7 +31,8 @@ BOUND_SECONDS = 30.0
 """A claim is bound, and its LogicalVolume is not seen: it is on its way to us, or it is nowhere."""
 GONE_SECONDS = 15.0
 """A claim went after its node was chosen: its provisioner may be about to order the volume all the same, and to give it
-back only once it is there."""
+back only once it is there. Or it is not, and nothing ever happens that would have kube-scheduler ask again: so others
+are kept from there only while they may go elsewhere."""
 MOST_UNSEEN = 1000
 """So many claims are looked at even if nobody asks: an extender that stands by is asked nothing for months."""
 
@@ -54,8 +56,6 @@ class _Chosen:
     since: float
     wants: tuple[Want, ...] = ()
     bound_since: float | None = None
-    gone_since: float | None = None
-    """When the claim went, of one that is still promised its room."""
     counts: bool = False
     """Whether it is a promise: it is not ordered yet, and not too old."""
     until: float = 0.0
@@ -77,6 +77,8 @@ class Reservations:
         self._chosen: dict[Key, _Chosen] = {}
         self._chosen_on: dict[str, dict[Key, _Chosen]] = {}
         """By node, those that count."""
+        self._gone: dict[Key, Offer] = {}
+        """Claims that went after their node was chosen, each as an offer of that node to it."""
         self._deadlines: list[tuple[float, Key]] = []
         self._dirty: dict[Key, float] = {}
         """Claims that have to be looked at, and since when."""
@@ -126,20 +128,31 @@ class Reservations:
         return found
 
     def open_to_others(self, pod: Pod) -> list[Offer]:
-        """The offers of several nodes to other Pods, without what is for this Pod's claims: Pods may share one."""
+        """The offers of several nodes to other Pods, without what is for this Pod's claims: Pods may share one.
+
+        And what may yet be ordered for claims that are gone, an earlier one of this Pod's among them.
+        """
         found = self.offers.open(but_for=pod.key)
         own = {(pod.metadata.namespace, name) for name, _ in pod.claims}
         shared = {
             offer.pod for key in own if (offer := self.offers.for_claim(key)) is not None and offer.pod != pod.key
         }
-        if not shared:
-            return found
-        return [
-            replace(offer, wants=tuple(want for want in offer.wants if want.claim not in own))
-            if offer.pod in shared
-            else offer
-            for offer in found
-        ]
+        if shared:
+            found = [
+                replace(offer, wants=tuple(want for want in offer.wants if want.claim not in own))
+                if offer.pod in shared
+                else offer
+                for offer in found
+            ]
+        return [*found, *self._gone.values()]
+
+    def most_open_bytes(self, extent_bytes: int, *, but_for: Pod) -> int | None:
+        """The most that those can come to on any one node; None: that takes a closer look."""
+        offered_bytes = self.offers.most_bytes(extent_bytes, but_for=but_for.key)
+        gone = [want for each in self._gone.values() for want in each.wants]
+        if offered_bytes is None or any(want.layout.is_spread for want in gone):
+            return None
+        return offered_bytes + sum(want.size_bytes + extent_bytes for want in gone)
 
     def own_nodes(self, pod: Pod) -> set[str]:
         """Where something is promised to this Pod for certain."""
@@ -152,6 +165,8 @@ class Reservations:
         found = [promise for here in self._chosen_on.values() for each in here.values() for promise in each.promises()]
         for offer in self.offers.all():
             found += [Promise(pod=offer.pod, want=want, nodes=offer.nodes) for want in offer.wants]
+        for gone in self._gone.values():
+            found += [Promise(pod=None, want=want, nodes=gone.nodes) for want in gone.wants]
         return found
 
     # Hearing.
@@ -170,7 +185,8 @@ class Reservations:
             order = found if isinstance(found, LogicalVolume) else self._view.order(key[1])
             about = order.spec.claim_ref if order is not None else None
             about_key = (about.namespace, about.name) if about is not None else ("", "")
-            if about_key in self._chosen or self.offers.for_claim(about_key) is not None:
+            is_promised = about_key in self._chosen or about_key in self._gone
+            if is_promised or self.offers.for_claim(about_key) is not None:
                 self._dirty.setdefault(about_key, self._clock())
         elif kind is Pod:
             self._heard_of_pod(found if isinstance(found, Pod) else None, key)
@@ -193,9 +209,9 @@ class Reservations:
         claim, unbound = self._view.claims.get(key), self._unbound.pop(key, None)
         self._follow(key, claim)
         chosen = self._chosen.get(key)
-        if claim is None and chosen is not None and chosen.counts:
-            self._outlive(key, chosen, since, now)
-            return
+        if chosen is not None and chosen.counts and (claim is None or claim.metadata.uid != chosen.uid):
+            self._outlive(key, chosen, since)
+        self._bury(key, now)
         if claim is None or not claim.selected_node:
             self._forget(key)
             return
@@ -210,16 +226,16 @@ class Reservations:
             wants = wants_of(unbound or claim, self._view)
         self._count(key, chosen, wants, is_ordered=self._view.order_of(claim) is not None, now=now)
 
-    def _outlive(self, key: Key, chosen: _Chosen, since: float, now: float) -> None:
-        """Keep the promise to a claim that is gone until its volume is ordered, or surely will not be."""
-        if chosen.gone_since is None:
-            chosen.gone_since = since
-        until = chosen.gone_since + GONE_SECONDS
-        if now >= until or self._view.order_for(chosen.uid) is not None:
-            self._forget(key)
-        elif until != chosen.until:
-            chosen.until = until
-            heappush(self._deadlines, (until, key))
+    def _outlive(self, key: Key, chosen: _Chosen, since: float) -> None:
+        """Remember what may yet be ordered for a claim that is gone."""
+        self._gone[key] = Offer(pod=key, uid=chosen.uid, wants=chosen.wants, nodes=(chosen.node,), since=since)
+        heappush(self._deadlines, (since + GONE_SECONDS, key))
+
+    def _bury(self, key: Key, now: float) -> None:
+        """Forget it, once that is ordered, or surely will not be."""
+        gone = self._gone.get(key)
+        if gone is not None and (now >= gone.since + GONE_SECONDS or self._view.order_for(gone.uid) is not None):
+            del self._gone[key]
 
     def _follow(self, key: Key, claim: Claim | None) -> None:
         """Where one claim of a Pod goes, the others that were offered something go, too; or it is gone, or served."""

@@ -147,13 +147,14 @@ class Scene:
         bound: str = "",
         mode: str = "",
         source: wire.DataSource | None = None,
+        uid: str = "",
     ) -> Claim:
         """A claim, new or changed."""
         made = Claim(
             metadata=Meta(
                 namespace="default",
                 name=name,
-                uid=f"uid-of-{name}",
+                uid=uid or f"uid-of-{name}",
                 annotations={SELECTED_NODE: chosen} if chosen else {},
             ),
             spec=ClaimSpec(

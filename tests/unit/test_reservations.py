@@ -174,6 +174,36 @@ def test_a_claim_that_goes_after_its_node_was_chosen_may_be_ordered_all_the_same
     assert scene.fitting(scene.pod("b", "10Gi"), ["n1"]) == ([] if is_ordered else ["n1"])
 
 
+def gone_after_its_choice(scene: Scene) -> None:
+    scene.pod("a", "10Gi")
+    scene.choose("a-0", "n1")
+    scene.decisions.promises()
+    scene.view.drop(Claim, ("default", "a-0"))
+
+
+def test_where_a_gone_claim_may_yet_be_ordered_goes_who_can_go_nowhere_else(scene: Scene) -> None:
+    """Nothing would ever happen, once it is not ordered, that has kube-scheduler ask again for who was refused."""
+    gone_after_its_choice(scene)
+    verdict = scene.decisions.filter(scene.pod("b", "10Gi"), NODES)
+    assert (verdict.fitting, list(verdict.refused)) == (["n2"], ["n1"])
+    assert scene.fitting(pod("c", "b-0"), ["n1"]) == ["n1"]
+
+
+def test_what_gone_claims_may_yet_be_ordered_is_added_to_what_others_were_offered(scene: Scene) -> None:
+    scene.node("n3", thick("vg0", 30))
+    gone_after_its_choice(scene)
+    scene.node("n1", thick("vg0", 30), revision=11)
+    scene.fitting(scene.pod("b", "10Gi"), ["n1", "n2"])
+    assert scene.fitting(scene.pod("c", "20Gi"), ["n1", "n3"]) == ["n3"]
+    assert scene.fitting(pod("c", "c-0"), ["n1"]) == ["n1"]
+
+
+def test_a_claim_made_anew_does_not_make_one_forget_what_may_be_ordered_for_the_earlier_one(scene: Scene) -> None:
+    gone_after_its_choice(scene)
+    scene.claim("a-0", "10Gi", uid="second")
+    assert scene.fitting(pod("a", "a-0", uid="second"), NODES) == ["n2"]
+
+
 def test_an_offer_that_is_not_taken_up_ends(scene: Scene) -> None:
     scene.fitting(scene.pod("a", "10Gi"), ["n1"])
     scene.clock.now += OFFERED_SECONDS - 0.1
