@@ -8,15 +8,18 @@ from __future__ import annotations
 import os
 import random
 import re
+import signal
 import time
 from collections import Counter
 
 import pytest
 
-from tests.cluster.extender.crowd import NODES, SECOND, Crowd, why_pending
-from tests.cluster.kubelet import PODS
-from tests.cluster.scene import until
-from tests.cluster.things import EVENTS
+from tests.cluster.extender.crowd import NODES, ROOMS, SECOND, Crowd, why_pending
+from tests.cluster.kubelet import CLAIMS, PODS
+from tests.cluster.scene import WAIT_SECONDS, until
+from tests.cluster.things import EVENTS, SELECTED_NODE
+from tests.rigs.cluster.api import Json
+from tests.rigs.cluster.sidecars import PROVISIONER
 
 ROUNDS = int(os.environ.get("ULLAGE_FAULT_ROUNDS", "1"))
 SEED = int(os.environ.get("ULLAGE_FAULT_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
@@ -127,3 +130,31 @@ def test_while_pods_come_and_go_at_random_all_that_stay_are_placed(crowd: Crowd,
     assert outcome.placed == ROOM, crowd.why_not()
     assert outcome.refused <= FEW, crowd.why_not()
     assert [why_pending(pod) for pod in crowd.scene.objects.items(PODS) if not pod["spec"].get("nodeName")] == []
+
+
+def test_a_claim_that_goes_before_it_is_ordered_keeps_nobody_waiting_for_its_room(crowd: Crowd) -> None:
+    """That it will not be ordered is no news that kube-scheduler hears: it would look again after five minutes."""
+    room = ROOMS[0][0]
+    alone = {"kubernetes.io/hostname": "n00"}
+    crowd.burst(names(room - 1), nodeSelector=alone)
+    crowd.wait_placed(room - 1)
+    refused = crowd.refused()
+    provisioners = [each.process(PROVISIONER) for each in crowd.scene.sidecars]
+    for each in provisioners:
+        each.signal(signal.SIGSTOP)
+    try:
+        crowd.burst(["gone"], nodeSelector=alone)
+        crowd.scene.objects.until(f"{CLAIMS}/gone-fast", _is_chosen, WAIT_SECONDS)
+        crowd.delete("gone")
+        crowd.scene.objects.until_gone(f"{CLAIMS}/gone-fast", WAIT_SECONDS)
+        crowd.burst(["next"], nodeSelector=alone)
+        crowd.scene.objects.until(f"{CLAIMS}/next-fast", _is_chosen, WAIT_SECONDS)
+    finally:
+        for each in provisioners:
+            each.kill()  # what is started in its stead never hears of the claim
+    crowd.wait_placed(room)
+    assert crowd.refused() == refused
+
+
+def _is_chosen(claim: Json) -> bool:
+    return SELECTED_NODE in claim["metadata"].get("annotations", {})
