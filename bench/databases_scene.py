@@ -18,7 +18,7 @@ from csi.fs import mkfs
 from csi.fs.device import Device
 from csi.fs.kinds import KINDS
 from tests.cluster.kubelet import CLAIMS, PODS
-from tests.full.pods import inside
+from tests.full.pods import eventually, inside
 from tests.full.stateful import DATABASES
 from tests.full.workloads import (
     AT,
@@ -28,7 +28,6 @@ from tests.full.workloads import (
     Thing,
     asked,
     container,
-    eventually,
     prepare,
     start_volume,
 )
@@ -147,7 +146,7 @@ def places(folder: Path, progress: Callable[[str], None]) -> Iterator[dict[str, 
             _set_up(node, device, root, options)
             found[name] = OnNode(node=node, root=root)
             for database in DATABASES:
-                eventually(partial(found[name].run, *database.is_ready), f"{database.name} at {name}")
+                eventually(cluster, f"{database.name} at {name} is ready", partial(found[name].run, *database.is_ready))
             progress(f"the {name} is served")
         yield found
 

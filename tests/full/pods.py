@@ -17,6 +17,7 @@ from tests.cluster.things import LOGICAL_VOLUMES, claim
 from tests.rigs import images
 from tests.rigs.cluster.api import Json, Refusal
 from tests.rigs.full.cluster import Cluster
+from tests.rigs.full.node import CommandFailed
 from tests.rigs.host import RigError
 from ullage.storage_classes import NODE_KEY
 
@@ -30,7 +31,8 @@ PROGRAMS = "writer"
 WRITER = "/program/writer.py"
 DATA, DEVICE = "/data", "/dev/data"
 PATIENCE_SECONDS = 900.0
-POLL_SECONDS = 1.0
+"""An emulated node boots, starts its Pods, and they recover what they have on disk."""
+POLL_SECONDS = 2.0
 MORE = 20
 """So many further records say that a writer goes on."""
 RWO, RWOP = "ReadWriteOnce", "ReadWriteOncePod"
@@ -213,18 +215,23 @@ def node_of(cluster: Cluster, name: str) -> str:
 def eventually(
     cluster: Cluster, what: str, ask: Callable[[], Found], *pods: str, seconds: float = PATIENCE_SECONDS
 ) -> Found:
-    """The first true answer; raises RigError with what the cluster says when there is none in time."""
+    """The first true answer; raises RigError with the last one, and what the cluster says, when there is none in time.
+
+    Who asks the API server or a node, and is refused, asks again: their ways are busy, or they are on the way up.
+    """
     deadline = time.monotonic() + seconds
     while True:
-        trouble = ""
         try:
-            if found := ask():
+            found = ask()
+        except (RigError, Refusal, CommandFailed) as failure:
+            last = str(failure)
+        else:
+            if found:
                 return found
-        except (RigError, Refusal) as failure:
-            trouble = str(failure)
+            last = repr(found)
         if time.monotonic() > deadline:
             told = "\n".join(about(cluster, name) for name in pods) or events(cluster)
-            raise RigError(f"not after {seconds:.0f} s: {what}. {trouble}\n{told}")
+            raise RigError(f"not after {seconds:.0f} s: {what}, but {last}\n{told}")
         time.sleep(POLL_SECONDS)
 
 

@@ -10,16 +10,8 @@ import pytest
 
 from tests.cluster.kubelet import CLAIMS, PODS
 from tests.full import ceph
-from tests.full.pods import inside
-from tests.full.workloads import (
-    AT,
-    PATIENCE_SECONDS,
-    STORAGE_CLASS,
-    Thing,
-    asked,
-    eventually,
-    prepare,
-)
+from tests.full.pods import PATIENCE_SECONDS, eventually, inside
+from tests.full.workloads import AT, STORAGE_CLASS, Thing, asked, prepare
 from tests.rigs.cluster.api import Api
 from tests.rigs.cluster.manifests import apply_object
 from tests.rigs.full.cluster import Cluster
@@ -86,7 +78,7 @@ def until_healthy(cluster: Cluster) -> None:
             raise RigError(json.dumps({key: found[key] for key in ("health", "osdmap", "pgmap")}))
         return True
 
-    eventually(is_so, "Ceph's health")
+    eventually(cluster, "Ceph is healthy", is_so)
 
 
 def objects(cluster: Cluster, verb: str, first: int = 0) -> dict[str, str]:
@@ -129,7 +121,7 @@ def test_an_osd_whose_pod_was_deleted_comes_back_with_its_device(storage: Cluste
     before = pod_of(storage, OSDS[0])["metadata"]["name"]
     storage.api.delete(f"{PODS}/{before}")
     storage.api.until_gone(f"{PODS}/{before}", PATIENCE_SECONDS)
-    eventually(lambda: "copied" in _mapped(storage, OSDS[0]), f"the device of {OSDS[0]} is mapped")
+    eventually(storage, f"the device of {OSDS[0]} is mapped", lambda: "copied" in _mapped(storage, OSDS[0]))
     until_healthy(storage)
     assert objects(storage, "get") == put
 
@@ -140,7 +132,7 @@ def test_a_host_without_power_is_done_without_and_has_what_it_missed_when_it_is_
     before = volumes(storage)
     host = storage.nodes[pod_of(storage, OSDS[1])["spec"]["nodeName"]]
     host.kill()
-    eventually(lambda: status(storage)["osdmap"]["num_up_osds"] == 1, "an OSD is missed")
+    eventually(storage, "an OSD is missed", lambda: status(storage)["osdmap"]["num_up_osds"] == 1)
     missed = objects(storage, "put", OBJECTS)
     assert objects(storage, "get") == put
 
@@ -159,7 +151,7 @@ def test_ceph_is_back_when_the_power_of_its_monitors_host_was_cut(storage: Clust
     host.kill()
     host.boot()
     # A newer map: what answers has been started since, and so has the OSD beside it.
-    eventually(lambda: status(storage)["osdmap"]["epoch"] > epoch, "a map with an OSD that has come back")
+    eventually(storage, "a map has an OSD that has come back", lambda: status(storage)["osdmap"]["epoch"] > epoch)
     until_healthy(storage)
     assert objects(storage, "get") == put
     assert volumes(storage) == before
@@ -171,7 +163,7 @@ def deep_scrub(cluster: Cluster) -> None:
     before = _scrubs(cluster)
     for number in range(len(OSDS)):
         inside(cluster, MON, "ceph", "osd", "deep-scrub", str(number))
-    eventually(lambda: all(stamp > before[group] for group, stamp in _scrubs(cluster).items()), "a deep scrub")
+    eventually(cluster, "a deep scrub", lambda: all(at > before[group] for group, at in _scrubs(cluster).items()))
     until_healthy(cluster)
 
 

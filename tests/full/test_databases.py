@@ -9,16 +9,9 @@ import pytest
 
 from tests.cluster.kubelet import CLAIMS, PODS
 from tests.cluster.things import EVENTS, LOGICAL_VOLUMES
-from tests.full.pods import inside
+from tests.full.pods import PATIENCE_SECONDS, eventually, inside
 from tests.full.stateful import DATABASES, Database, stateful_set
-from tests.full.workloads import (
-    PATIENCE_SECONDS,
-    STORAGE_CLASS,
-    asked,
-    conversation,
-    eventually,
-    prepare,
-)
+from tests.full.workloads import STORAGE_CLASS, asked, conversation, prepare
 from tests.rigs.cluster.manifests import apply_object
 from tests.rigs.full.cluster import Cluster
 
@@ -89,7 +82,7 @@ def test_a_member_that_finds_no_host_waits_and_its_pod_says_why(members: Cluster
         of_it = [each["message"] for each in events if each["involvedObject"]["name"] == one_too_many]
         return [message for message in of_it if f"{database.name}, at most 1" in message]
 
-    eventually(says_why, f"an event of {one_too_many}")
+    eventually(members, f"an event of {one_too_many} says why", says_why)
     assert not members.api.get(f"{PODS}/{one_too_many}")["spec"].get("nodeName")
     members.api.patch(f"{SETS}/{database.name}", {"spec": {"replicas": MEMBERS}})
     members.api.until_gone(f"{PODS}/{one_too_many}", PATIENCE_SECONDS)

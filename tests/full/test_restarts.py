@@ -159,7 +159,7 @@ def kubelets(machine: Node) -> list[str]:
 
 
 def driver_pod(cluster: Cluster, node: str) -> Json:
-    """Our Pod of a node; raises LookupError."""
+    """Our Pod of a node; raises StopIteration while there is none."""
     found = [each for each in cluster.api.items(OUR_PODS) if each["spec"].get("nodeName") == node]
     ours = [each for each in found if each["metadata"]["name"].startswith(NODE_PODS)]
     return next(each for each in ours if "deletionTimestamp" not in each["metadata"] or len(ours) == 1)

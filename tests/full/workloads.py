@@ -6,19 +6,16 @@ The image has programs only; how they are started comes with the Pods, from a Co
 from __future__ import annotations
 
 import subprocess
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from tests.cluster.things import STORAGE
-from tests.full.pods import inside
+from tests.full.pods import PATIENCE_SECONDS, eventually, inside
 from tests.rigs import images
 from tests.rigs.cluster.manifests import apply_object
 from tests.rigs.full.cluster import Cluster
-from tests.rigs.full.node import CommandFailed
 from tests.rigs.gotools import programs
-from tests.rigs.host import RigError
 
 Thing: TypeAlias = dict[str, Any]
 
@@ -28,9 +25,6 @@ STORAGE_CLASS = GROUP = "nvme"
 SCRIPTS = "workload-scripts"
 AT = "/start"
 """Where a container finds them."""
-PATIENCE_SECONDS = 900.0
-"""An emulated node boots, starts its Pods, and recovers what they have on disk."""
-POLL_SECONDS = 5.0
 
 
 def prepare(cluster: Cluster) -> None:
@@ -73,14 +67,9 @@ def asked(cluster: Cluster, pod: str, question: Sequence[str], seconds: float = 
 
     Raises RigError.
     """
-    said: list[str] = []
-
-    def attempt() -> bool:
-        said.append(inside(cluster, pod, *question))
-        return True
-
-    eventually(attempt, f"{pod}: {' '.join(question)}", seconds)
-    return said[0]
+    what = f"{pod} answers {' '.join(question)}"
+    (said,) = eventually(cluster, what, lambda: [inside(cluster, pod, *question)], seconds=seconds)
+    return said
 
 
 def conversation(cluster: Cluster, pod: str, *argv: str) -> subprocess.Popen[str]:
@@ -93,20 +82,3 @@ def conversation(cluster: Cluster, pod: str, *argv: str) -> subprocess.Popen[str
         stderr=subprocess.DEVNULL,
         text=True,
     )
-
-
-def eventually(attempt: Callable[[], object], what: str, seconds: float = PATIENCE_SECONDS) -> None:
-    """Try until it answers something true; raises RigError with what it did at last."""
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            found = attempt()
-        except (RigError, CommandFailed) as failure:
-            found, last = None, str(failure)
-        else:
-            last = repr(found)
-        if found:
-            return
-        if time.monotonic() > deadline:
-            raise RigError(f"{what}: not after {seconds:.0f} s, but {last}")
-        time.sleep(POLL_SECONDS)
