@@ -99,7 +99,7 @@ class Offers:
     def most_bytes(self, extent_bytes: int, *, but_for: Key) -> int | None:
         """The most that those of several nodes can come to on any one; None: that takes a closer look."""
         own = self._open.get(but_for)
-        size_bytes, volumes, spread = _sums(own) if own is not None else (0, 0, 0)
+        size_bytes, volumes, spread = sums(own) if own is not None else (0, 0, 0)
         if self._open_spread > spread:
             return None
         return self._open_bytes - size_bytes + (self._open_volumes - volumes) * extent_bytes
@@ -170,13 +170,13 @@ class Offers:
             self._add_up(offer, -1)
 
     def _add_up(self, offer: Offer, sign: int) -> None:
-        size_bytes, volumes, spread = _sums(offer)
+        size_bytes, volumes, spread = sums(offer)
         self._open_bytes += sign * size_bytes
         self._open_volumes += sign * volumes
         self._open_spread += sign * spread
 
 
-def _sums(offer: Offer) -> tuple[int, int, int]:
-    """Bytes, volumes, and how many of these lie on several physical volumes."""
+def sums(offer: Offer) -> tuple[int, int, int]:
+    """What an offer comes to: bytes, volumes, and how many of these lie on several physical volumes."""
     wants = offer.wants
     return sum(want.size_bytes for want in wants), len(wants), sum(want.layout.is_spread for want in wants)

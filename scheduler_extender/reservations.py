@@ -17,7 +17,7 @@ from heapq import heappop, heappush
 
 from scheduler_extender.demand import Needs, Want, wants_of
 from scheduler_extender.objects import Claim, Seen
-from scheduler_extender.offers import Offer, Offers
+from scheduler_extender.offers import Offer, Offers, sums
 from scheduler_extender.view import View
 from scheduler_extender.wire import Pod
 from ullage.kube.device_class import DeviceClassObject
@@ -149,10 +149,10 @@ class Reservations:
     def most_open_bytes(self, extent_bytes: int, *, but_for: Pod) -> int | None:
         """The most that those can come to on any one node; None: that takes a closer look."""
         offered_bytes = self.offers.most_bytes(extent_bytes, but_for=but_for.key)
-        gone = [want for each in self._gone.values() for want in each.wants]
-        if offered_bytes is None or any(want.layout.is_spread for want in gone):
+        gone = [sums(each) for each in self._gone.values()]
+        if offered_bytes is None or any(spread for _, _, spread in gone):
             return None
-        return offered_bytes + sum(want.size_bytes + extent_bytes for want in gone)
+        return offered_bytes + sum(size_bytes + volumes * extent_bytes for size_bytes, volumes, _ in gone)
 
     def own_nodes(self, pod: Pod) -> set[str]:
         """Where something is promised to this Pod for certain."""
