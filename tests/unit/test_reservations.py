@@ -174,8 +174,8 @@ def test_a_claim_that_goes_after_its_node_was_chosen_may_be_ordered_all_the_same
     assert scene.fitting(scene.pod("b", "10Gi"), ["n1"]) == ([] if is_ordered else ["n1"])
 
 
-def gone_after_its_choice(scene: Scene) -> None:
-    scene.pod("a", "10Gi")
+def gone_after_its_choice(scene: Scene, size: str = "10Gi", storage_class: str = "fast") -> None:
+    scene.pod("a", size, storage_class=storage_class)
     scene.choose("a-0", "n1")
     scene.decisions.promises()
     scene.view.drop(Claim, ("default", "a-0"))
@@ -196,6 +196,13 @@ def test_what_gone_claims_may_yet_be_ordered_is_added_to_what_others_were_offere
     scene.fitting(scene.pod("b", "10Gi"), ["n1", "n2"])
     assert scene.fitting(scene.pod("c", "20Gi"), ["n1", "n3"]) == ["n3"]
     assert scene.fitting(pod("c", "c-0"), ["n1"]) == ["n1"]
+
+
+def test_of_a_gone_claim_each_mirror_counts(scene: Scene) -> None:
+    for number in (1, 2):
+        scene.node(f"n{number}", thick("vg0", 30, 30), revision=11)
+    gone_after_its_choice(scene, "20Gi", "safe")
+    assert scene.fitting(scene.pod("b", "25Gi"), NODES) == ["n2"]
 
 
 def test_a_claim_made_anew_does_not_make_one_forget_what_may_be_ordered_for_the_earlier_one(scene: Scene) -> None:
